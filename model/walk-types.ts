@@ -33,6 +33,8 @@ export interface BlockContext {
   readonly batches: number;
   /** Samples × tokens of one batch. */
   batchTokens(batch: number): number;
+  /** Indices of the samples in one batch, in the order of the batch axis; consecutive. */
+  batchSamples(batch: number): readonly number[];
   /** Run the block or a variant on the recorded inputs of one batch. */
   run(batch: number, variant?: BlockVariant): Promise<Values>;
 }
@@ -57,7 +59,10 @@ export interface WalkProgress {
   /** Batches done in this block, over all its passes. */
   readonly batch: number;
   readonly batches: number;
+  /** Tokens of the samples × blocks they have passed (each block counted once, not once a pass). */
   readonly tokens: number;
+  /** `tokens` when the walk is done. */
+  readonly totalTokens: number;
 }
 
 export interface WalkOptions {
@@ -65,10 +70,14 @@ export interface WalkOptions {
   readonly visitor: WalkVisitor;
   /** Tokens a run, at most; never splits a sample. Default 1024. Part of the result's identity: never derived from the worker count. */
   readonly batchTokens?: number;
-  /** Bytes of carried values kept in memory; beyond it they go to a scratch file. */
+  /** Bytes of carried values kept in memory; beyond it they go to a scratch file. Default 1 GiB. */
   readonly maxMemory?: number;
+  /** Folder for the scratch file; default: the system's temporary folder. */
+  readonly scratchDirectory?: string;
   /** First block whose observing pass is wanted; earlier ones only run (resume). */
   readonly from?: number;
+  /** Last block that is wanted; later ones are not run, nor what only they would read. Default: the last of the model. */
+  readonly to?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: WalkProgress) => void;
 }
