@@ -21,7 +21,7 @@ export interface CompiledGraph {
   /**
    * @param feeds - every graph input and weight slot, by name; extra names are ignored.
    *   Feeds are not copied where the engine allows it, so they must not change during the run.
-   * @throws {InputError} `input.shape` / `input.dtype` naming a feed that is missing or does not fit.
+   * @throws {InputError} `input.value` naming a feed that is missing, `input.dtype` / `input.shape` one that does not fit.
    */
   run(feeds: Values): Promise<Values>;
   release(): Promise<void>;

@@ -1,0 +1,46 @@
+/**
+ * The engines, by name.
+ * @module
+ */
+import { InputError, UnsupportedError } from "../../core/errors.ts";
+import type { Engine } from "./engine.ts";
+import { createOnnxRuntimeEngine, INSTALL_ONNXRUNTIME, type OnnxRuntimeOptions } from "./onnxruntime.ts";
+import { createOnnxRuntimeWebEngine } from "./onnxruntime-web.ts";
+
+export type EngineOptions = OnnxRuntimeOptions;
+
+const ENGINES = {
+  onnxruntime: createOnnxRuntimeEngine,
+  "onnxruntime-web": createOnnxRuntimeWebEngine,
+} as const satisfies Record<string, (options: EngineOptions) => Promise<Engine>>;
+
+export type EngineName = keyof typeof ENGINES;
+
+/** In the order of the table. */
+export const ENGINE_NAMES: readonly EngineName[] = Object.keys(ENGINES) as EngineName[];
+
+/**
+ * @param name - "auto" is onnxruntime, or the vendored onnxruntime-web where onnxruntime-node is missing or does not load;
+ *   its `description` then says so and how to get the faster one.
+ * @throws {InputError} `input.option` for a name that no engine has.
+ * @throws {UnsupportedError} `unsupported.backend` when the engine cannot run here.
+ */
+export async function createEngine(name: EngineName | "auto", options: EngineOptions = {}): Promise<Engine> {
+  if (name === "auto") return createDefaultEngine(options);
+  if (!Object.hasOwn(ENGINES, name)) {
+    throw new InputError("input.option", `no engine is called "${String(name)}"; there are auto, ${ENGINE_NAMES.join(", ")}`, { name });
+  }
+  return ENGINES[name](options);
+}
+
+async function createDefaultEngine(options: EngineOptions): Promise<Engine> {
+  try {
+    return await createOnnxRuntimeEngine(options);
+  } catch (error) {
+    // A device asked for by name is not replaced by another.
+    if (!(error instanceof UnsupportedError) || (options.device !== undefined && options.device !== "cpu")) throw error;
+    const engine = await createOnnxRuntimeWebEngine();
+    const notice = `onnxruntime-node is missing or does not load: about 3 times slower; install it with: ${INSTALL_ONNXRUNTIME}`;
+    return { ...engine, description: `${engine.description}; ${notice}` };
+  }
+}
