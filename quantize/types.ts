@@ -2,7 +2,10 @@
  * The library's surface: what the CLI calls and users script.
  * @module
  */
+import type { Calibration } from "../calibrate/calibrate.ts";
+import type { DType } from "../core/dtype.ts";
 import type { QuantScheme } from "../core/scheme.ts";
+import type { Engine } from "../model/engines/engine.ts";
 
 /** A recipe: what to do, as data. The command line is shorthand for one. */
 export interface Recipe {
@@ -43,6 +46,12 @@ export interface Plan {
   readonly method: string;
   readonly sites: readonly SitePlan[];
   readonly exports: readonly string[];
+  /** Exact folds the transforms may use, by the name of the layer that absorbs them. */
+  readonly pairs: readonly string[];
+  readonly scaleDType: DType;
+  readonly arithmetic: "f32" | "bf16";
+  /** What the user should know before it starts. */
+  readonly notes: readonly string[];
   readonly calibration?: { readonly samples: number; readonly sequenceLength: number; readonly statistics: readonly string[] };
   readonly estimate: {
     readonly outputBytes: number;
@@ -62,6 +71,50 @@ export interface ProgressEvent {
   readonly detail?: string;
 }
 
+/** Smallest ratios and figures that an artifact must reach, e.g. `{ perplexity: 1.01, sqnr: 30 }`. */
+export interface Gate {
+  /** Largest perplexity allowed, as a multiple of the source's. */
+  readonly perplexity?: number;
+  /** Smallest SQNR of any quantized weight, dB. */
+  readonly sqnr?: number;
+  /** Largest mean KL divergence from the source, nats. */
+  readonly kl?: number;
+}
+
+/** What `planQuantization` and `quantize` take. */
+export interface QuantizeOptions {
+  readonly recipe: Recipe;
+  /** Directory to write; with several targets, `<out>/<target>/` each. */
+  readonly out: string;
+  /** Targets; default by source. */
+  readonly to?: readonly string[];
+  /** Calibration data: files or directories. */
+  readonly data?: readonly string[];
+  /** Sequences to calibrate on instead of `data`. */
+  readonly sequences?: readonly (readonly number[])[];
+  /** A calibration file, or one made by `calibrate`. */
+  readonly calibration?: string | Calibration;
+  /** Sequences taken from `data`, at most. Default 128. */
+  readonly samples?: number;
+  /** Tokens a sequence. Default 512, or what the model's positions allow. */
+  readonly sequenceLength?: number;
+  /** Threads that write tensors; no effect on the bytes. Default: cores, at most 4. */
+  readonly workers?: number;
+  /** Bytes of memory the run may take. */
+  readonly maxMemory?: number;
+  /** Bytes of one output file, at most. Default 5 GB. */
+  readonly maxShardBytes?: number;
+  /** Replace an artifact this tool wrote. */
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (event: ProgressEvent) => void;
+  /** Runs the float model; default `createEngine("auto")`, started only when something needs it. */
+  readonly engine?: Engine;
+  readonly gate?: Gate;
+  /** Held-out text for the gate's perplexity and KL. */
+  readonly gateData?: readonly string[];
+}
+
 /** What happened to one site, for the summary table. */
 export interface SiteReport {
   readonly name: string;
@@ -72,6 +125,13 @@ export interface SiteReport {
   readonly outlierBefore?: number;
   readonly outlierAfter?: number;
   readonly note?: string;
+}
+
+export interface PerplexityReport {
+  readonly perplexity: number;
+  /** Predictions counted. */
+  readonly tokens: number;
+  readonly window: number;
 }
 
 export interface QuantizeReport {
@@ -90,6 +150,8 @@ export interface QuantizeReport {
   readonly peakMemoryBytes: number;
   readonly resumed: boolean;
   readonly verified: VerifyReport;
+  /** Perplexity of the source and of the artifact, when an evaluation text was given. */
+  readonly evaluation?: { readonly before: PerplexityReport; readonly after: PerplexityReport & { readonly kl: number; readonly top1: number } };
   readonly warnings: readonly string[];
 }
 

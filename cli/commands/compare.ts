@@ -1,0 +1,58 @@
+/**
+ * `compare`: two models on the same inputs.
+ * @module
+ */
+import type { Command } from "commander";
+import { InputError } from "../../core/errors.ts";
+import { createReporter, type GlobalOptions, type Io } from "../io.ts";
+import { formatTable } from "../text.ts";
+import { addDataOptions, NO_DATA_HINT, sampleOptions, type DataOptions } from "./data-options.ts";
+import { addEngineOptions, openEngine, type EngineOptions } from "./engine-options.ts";
+
+interface CompareOptions extends GlobalOptions, EngineOptions, DataOptions {}
+
+const EXAMPLES = `
+Examples:
+  $ bitwright compare ./llama ./llama-w8a8 --data test.txt --samples 8 --seq-len 256
+  $ bitwright compare ./llama ./llama-w4a16 --data ids.json --json`;
+
+export function addCompare(program: Command, io: Io): void {
+  const command = program
+    .command("compare <a> <b>")
+    .description("outputs of two models or artifacts on the same inputs: cosine, SQNR, largest difference")
+    .addHelpText("after", EXAMPLES);
+  addDataOptions(command);
+  addEngineOptions(command);
+  command.action((a: string, b: string, options: CompareOptions) => runCompare(a, b, options, io));
+}
+
+async function runCompare(pathA: string, pathB: string, options: CompareOptions, io: Io): Promise<void> {
+  const reporter = createReporter(io, options);
+  if (options.data === undefined) throw new InputError("input.no-data", `compare needs --data <file>; ${NO_DATA_HINT}`);
+  const { openModel } = await import("../../model/sources/open.ts");
+  const { withActivations } = await import("../../model/fake-quant.ts");
+  const { tokenSample } = await import("../../model/inputs.ts");
+  const { loadCalibrationSequences } = await import("../../calibrate/samples.ts");
+  const { compareModels } = await import("../../model/compare.ts");
+  const a = withActivations(await openModel(pathA));
+  const b = withActivations(await openModel(pathB));
+  const sequences = await loadCalibrationSequences(a, options.data, sampleOptions(options));
+  const engine = await openEngine(options, reporter);
+  try {
+    const samples = sequences.map((ids) => tokenSample(a, ids));
+    const outputs = await compareModels(a, b, samples, { engine, signal: reporter.signal, onProgress: reporter.progress.report });
+    reporter.result({ a: pathA, b: pathB, samples: samples.length, outputs }, () =>
+      formatTable(
+        [
+          { title: "output" },
+          { title: "cosine", align: "right" },
+          { title: "SQNR dB", align: "right" },
+          { title: "largest difference", align: "right" },
+        ],
+        outputs.map((row) => [row.name, row.cosine.toFixed(6), row.sqnr.toFixed(2), row.maxDifference.toPrecision(4)]),
+      ),
+    );
+  } finally {
+    await engine.close();
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * `--data` and how samples are cut from it.
+ * @module
+ */
+import type { Command } from "commander";
+import { InputError } from "../../core/errors.ts";
+import { collect, parseInteger } from "../options.ts";
+
+export interface DataOptions {
+  readonly data?: readonly string[];
+  readonly samples?: string;
+  readonly seqLen?: string;
+  readonly seed?: string;
+  readonly shuffle?: boolean;
+  readonly packing?: string;
+}
+
+/** What an error about missing data offers. */
+export const NO_DATA_HINT =
+  "a sample comes with the repository and the package: fixtures/data/calib.txt (public domain English); better is text like what the model will see";
+
+export function addDataOptions(command: Command): void {
+  command
+    .option("--data <file|dir>", "text, jsonl, parquet or token ids (.json); repeatable", collect)
+    .option("--samples <n>", "sequences to use (default 128)")
+    .option("--seq-len <n>", "tokens a sequence (default 512, at most the model's positions)")
+    .option("--packing <how>", "pack: documents joined and cut; truncate: one sequence a document", "pack")
+    .option("--shuffle", "draw sequences in an order given by --seed instead of from the start")
+    .option("--seed <n>", "seed of everything random (default 0)");
+}
+
+export interface SampleOptions {
+  readonly samples: number;
+  readonly sequenceLength: number;
+  readonly packing: "pack" | "truncate";
+  readonly shuffle: boolean;
+  readonly seed: number;
+}
+
+/** @throws {InputError} `input.option` */
+export function sampleOptions(options: DataOptions): SampleOptions {
+  const packing = options.packing ?? "pack";
+  if (packing !== "pack" && packing !== "truncate") {
+    throw new InputError("input.option", `--packing "${packing}" must be pack or truncate`, { word: packing, known: ["pack", "truncate"] });
+  }
+  return {
+    samples: parseInteger("--samples", options.samples ?? "128", 1, 2 ** 24),
+    sequenceLength: parseInteger("--seq-len", options.seqLen ?? "512", 1, 2 ** 24),
+    packing,
+    shuffle: options.shuffle === true,
+    seed: parseInteger("--seed", options.seed ?? "0", 0, 2 ** 32 - 1),
+  };
+}

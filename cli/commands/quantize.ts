@@ -1,0 +1,165 @@
+/**
+ * `quantize` (the default command) and `plan`: the main job.
+ * @module
+ */
+import { type Command, Option } from "commander";
+import { InputError } from "../../core/errors.ts";
+import type { QuantizeOptions } from "../../quantize/quantize.ts";
+import type { Recipe } from "../../quantize/types.ts";
+import { createReporter, type GlobalOptions, type Io } from "../io.ts";
+import { collect, parseBytes, parseGroupSize, parseInteger, parseList, parsePairs } from "../options.ts";
+import { addDataOptions, sampleOptions, type DataOptions } from "./data-options.ts";
+import { addEngineOptions, openEngine, workerCount, type EngineOptions } from "./engine-options.ts";
+import { loadConfig, type ConfigFile } from "./config-file.ts";
+import { planText, reportText } from "./quantize-text.ts";
+
+export interface QuantizeCommandOptions extends GlobalOptions, EngineOptions, DataOptions {
+  readonly method?: string;
+  readonly out?: string;
+  readonly bits?: string;
+  readonly scheme?: readonly string[];
+  readonly groupSize?: string;
+  readonly calibration?: string;
+  readonly to?: readonly string[];
+  readonly config?: string;
+  readonly protect?: string;
+  readonly ignore?: readonly string[];
+  readonly gate?: readonly string[];
+  readonly eval?: readonly string[];
+  readonly window?: string;
+  readonly maxMemory?: string;
+  readonly maxShardSize?: string;
+  readonly dryRun?: boolean;
+  readonly force?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  $ bitwright ./llama --method smoothquant --data calib.txt --out ./llama-w8a8
+  $ bitwright ./llama --method smoothquant --scheme alpha=auto --protect auto --data calib.txt --out ./llama-w8a8
+  $ bitwright ./llama --method rtn --bits w4a16 --group-size 128 --out ./llama-w4a16
+  $ bitwright ./llama --method rtn --bits fp8 --out ./llama-fp8 --dry-run
+  $ bitwright ./llama --method smoothquant --data calib.txt --eval test.txt --gate perplexity=1.01 --out ./llama-w8a8
+
+Interrupted (Ctrl-C, a crash, kill -9)? The same command again continues where it stopped and gives the same bytes.`;
+
+export function addQuantize(program: Command, io: Io): void {
+  const command = program
+    .command("quantize <model>", { isDefault: true })
+    .description("compress a model: HF directory or .safetensors → an artifact that a runtime loads (the default command)");
+  addRecipeOptions(command);
+  command
+    .option("--dry-run", "print the resolved plan with memory, disk, time and size; write nothing")
+    .addHelpText("after", EXAMPLES)
+    .action((path: string, options: QuantizeCommandOptions) => runQuantize(path, options, io));
+  const plan = program.command("plan <model>").description("the resolved plan of a quantize command, as --dry-run prints it");
+  addRecipeOptions(plan);
+  plan.action((path: string, options: QuantizeCommandOptions) => runQuantize(path, { ...options, dryRun: true }, io));
+}
+
+function addRecipeOptions(command: Command): void {
+  command
+    .option("--method <m[+m...]>", "smoothquant, rtn, smoothquant+rtn; see `bitwright methods`")
+    .option("--out <dir>", "directory to write; must not exist or be empty (see --force)")
+    .option("--bits <bits>", "w8a8, w8a16, w4a16, w4a8, w6a6, w4a4, w3a16, fp8, ...")
+    .option("--group-size <n>", "input channels a weight scale: a number, channel or tensor")
+    .option("--scheme <key=value,...>", "preset, act, level, alpha, arithmetic, qkv-outputs, ...; see `bitwright methods`", collect)
+    .option("--calibration <file>", "statistics from `bitwright calibrate`, in place of --data")
+    .option("--to <formats>", "compressed-tensors (default); several go to <out>/<format>/", collect)
+    .option("--protect <sites>", "none, auto, or patterns: sites that stay weight-only, listed with the reason")
+    .option("--ignore <patterns>", "sites left in float: names or re:<regex>", collect)
+    .option("--gate <key=value,...>", "exit 3 when missed: perplexity=1.01 (ratio to the source), sqnr=30 (dB, worst site)", collect)
+    .option("--eval <file>", "report perplexity before and after on this text", collect)
+    .option("--window <n>", "tokens a window for --eval; default min(2048, the model's positions)")
+    .option("--config <file>", "recipe from a file: quantize.config.ts, .js or .json; flags win")
+    .option("--max-memory <size>", "stay under this, e.g. 2GB")
+    .option("--max-shard-size <size>", "largest file to write (default 5GB)")
+    .option("--force", "replace an existing artifact in --out");
+  addDataOptions(command);
+  addEngineOptions(command);
+  command.addOption(new Option("--log-level <level>").hideHelp());
+}
+
+async function runQuantize(path: string, flags: QuantizeCommandOptions, io: Io): Promise<void> {
+  const reporter = createReporter(io, flags);
+  const file = flags.config === undefined ? {} : await loadConfig(flags.config);
+  const options = mergeConfig(file, flags);
+  const recipe = recipeOf(options);
+  const request = await requestOf(options, recipe);
+  if (options.dryRun === true) {
+    const { planQuantization } = await import("../../quantize/plan.ts");
+    const plan = await planQuantization(path, request);
+    reporter.result(plan, () => planText(plan, reporter.palette));
+    return;
+  }
+  if (request.out === undefined) throw new InputError("input.option", "quantize needs --out <dir>, the directory to write (or --dry-run)");
+  const { quantize } = await import("../../quantize/quantize.ts");
+  const engine = options.engine === undefined || options.engine === "auto" ? undefined : await openEngine(options, reporter);
+  try {
+    const report = await quantize(path, {
+      ...request,
+      out: request.out,
+      ...(engine === undefined ? {} : { engine }),
+      signal: reporter.signal,
+      onProgress: reporter.progress.report,
+    });
+    reporter.result(report, () => reportText(report, reporter.palette));
+  } finally {
+    await engine?.close();
+  }
+}
+
+/** Flags win over the file. */
+function mergeConfig(file: ConfigFile, flags: QuantizeCommandOptions): QuantizeCommandOptions {
+  return { ...file, ...flags };
+}
+
+function recipeOf(options: QuantizeCommandOptions): Recipe {
+  if (options.method === undefined) {
+    throw new InputError(
+      "input.option",
+      "quantize needs --method, for example --method smoothquant or --method rtn; `bitwright methods` lists all",
+    );
+  }
+  const protect = options.protect;
+  return {
+    method: options.method.split("+").map((name) => name.trim()),
+    ...(options.bits === undefined ? {} : { bits: options.bits }),
+    ...(options.groupSize === undefined ? {} : { groupSize: parseGroupSize(String(options.groupSize)) }),
+    ...(options.scheme === undefined ? {} : { scheme: parsePairs("--scheme", options.scheme) }),
+    ...(options.ignore === undefined ? {} : { ignore: parseList(options.ignore) }),
+    ...(protect === undefined ? {} : { protect: protect === "none" || protect === "auto" ? protect : parseList([protect]) }),
+    seed: sampleOptions(options).seed,
+  };
+}
+
+type Request = Omit<QuantizeOptions, "out" | "engine" | "signal" | "onProgress"> & { readonly out?: string };
+
+async function requestOf(options: QuantizeCommandOptions, recipe: Recipe): Promise<Request> {
+  const { parseGate } = await import("../../quantize/gate.ts");
+  const samples = sampleOptions(options);
+  return {
+    recipe,
+    ...(options.out === undefined ? {} : { out: options.out }),
+    ...(options.to === undefined ? {} : { to: parseList(options.to) }),
+    ...(options.data === undefined ? {} : { data: options.data }),
+    ...(options.calibration === undefined ? {} : { calibration: options.calibration }),
+    samples: samples.samples,
+    sequenceLength: samples.sequenceLength,
+    packing: samples.packing,
+    shuffle: samples.shuffle,
+    workers: workerCount(options.workers),
+    ...(options.maxMemory === undefined ? {} : { maxMemory: parseBytes("--max-memory", options.maxMemory) }),
+    ...(options.maxShardSize === undefined ? {} : { maxShardBytes: parseBytes("--max-shard-size", options.maxShardSize) }),
+    ...(options.gate === undefined ? {} : { gate: parseGate(parsePairs("--gate", options.gate)) }),
+    ...(options.eval === undefined
+      ? {}
+      : {
+          evaluate: {
+            data: options.eval,
+            ...(options.window === undefined ? {} : { window: parseInteger("--window", options.window, 2, 2 ** 24) }),
+          },
+        }),
+    ...(options.force === true ? { force: true } : {}),
+  };
+}
