@@ -1,0 +1,36 @@
+/**
+ * Attention masks as boolean values, true = may look. Only what an attention operator
+ * cannot say by itself is written: windows, padding, causality where scores are explicit.
+ * @module
+ */
+import type { GraphBuilder } from "../graph/builder.ts";
+
+/**
+ * Causal mask from positions.
+ *
+ * @param positions - value I64 [batch, sequence].
+ * @param window - a position sees itself and the `window` - 1 before it; undefined = all before it.
+ * @returns value BOOL [batch, 1, sequence, sequence], named `output`.
+ */
+export function causalMask(graph: GraphBuilder, positions: string, window: number | undefined, output: string): string {
+  const query = graph.op("Unsqueeze", [positions, graph.int64([1, 3])]);
+  const key = graph.op("Unsqueeze", [positions, graph.int64([1, 2])]);
+  if (window === undefined) return graph.op("LessOrEqual", [key, query], {}, output);
+  const past = graph.op("LessOrEqual", [key, query]);
+  const near = graph.op("Less", [graph.op("Sub", [query, key]), graph.int64(window)]);
+  return graph.op("And", [past, near], {}, output);
+}
+
+/**
+ * Padding mask: every position may look at the keys whose `attentionMask` is not 0.
+ *
+ * @param attentionMask - value I64 [batch, sequence].
+ * @returns value BOOL [batch, 1, 1, sequence].
+ */
+export function paddingMask(graph: GraphBuilder, attentionMask: string, output?: string): string {
+  const present = graph.op("Cast", [attentionMask], { to: ONNX_BOOL });
+  return graph.op("Unsqueeze", [present, graph.int64([1, 2])], {}, output);
+}
+
+/** `TensorProto.DataType` numbers for Cast. */
+const ONNX_BOOL = 9;

@@ -1,0 +1,67 @@
+/**
+ * openModel: a directory on disk becomes a Model.
+ * @module
+ */
+import { FormatError, UnsupportedError } from "../../core/errors.ts";
+import type { DType } from "../../core/dtype.ts";
+import type { SiteActivations } from "../../core/scheme.ts";
+import type { LazyTensor } from "../../core/tensor.ts";
+import { openCheckpoint } from "../../formats/checkpoint.ts";
+import { ConfigReader } from "../architectures/config.ts";
+import { findArchitecture } from "../architectures/index.ts";
+import { TensorTable } from "../architectures/tensors.ts";
+import type { Model } from "../model.ts";
+
+/** Everything a model is made of, whatever it was read from. */
+export interface ModelSource {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly tensors: ReadonlyMap<string, LazyTensor>;
+  readonly directory?: string;
+  readonly activations?: ReadonlyMap<string, SiteActivations>;
+}
+
+/**
+ * Read a Hugging Face directory (sharded or not). Tensors stay on disk until they are asked for.
+ *
+ * @throws {FormatError} `format.config` naming a setting, `format.missing` naming a tensor, and what the readers throw.
+ * @throws {UnsupportedError} `unsupported.architecture`, `unsupported.format` for an artifact whose quantization_config is not known.
+ */
+export async function openModel(path: string): Promise<Model> {
+  const checkpoint = await openCheckpoint(path);
+  if (checkpoint.config === undefined) {
+    throw new FormatError(
+      "format.missing",
+      `${path} has no config.json, so its architecture is not known; give the model's directory (plain weight rounding takes a bare .safetensors file)`,
+      { path },
+    );
+  }
+  return buildModel({ config: checkpoint.config, tensors: checkpoint.tensors, directory: checkpoint.directory });
+}
+
+/** The model of a parsed config.json and its tensors. @throws as `openModel`. */
+export function buildModel(source: ModelSource): Model {
+  const config = new ConfigReader(source.config);
+  const { architecture, className } = findArchitecture(config);
+  const tensors = architecture.adapt?.(source.tensors) ?? source.tensors;
+  const { family } = architecture;
+  const maxPositions = architecture.maxPositions(config);
+  const parts = architecture.build({ family, className, config, tensors: new TensorTable(tensors) });
+  const { blocks, inputs, outputs, output, vocabularySize, hiddenSize, tiedHead } = parts;
+  return {
+    facts: { family, className, vocabularySize, maxPositions, hiddenSize, dtype: mainDType(tensors), tiedHead, output },
+    config: source.config,
+    ...(source.directory === undefined ? {} : { directory: source.directory }),
+    blocks,
+    inputs,
+    outputs,
+    tensors,
+    activations: source.activations ?? new Map(),
+  };
+}
+
+/** The dtype that holds the most bytes. */
+function mainDType(tensors: ReadonlyMap<string, LazyTensor>): DType {
+  const bytes = new Map<DType, number>();
+  for (const { dtype, byteLength } of tensors.values()) bytes.set(dtype, (bytes.get(dtype) ?? 0) + byteLength);
+  return [...bytes].reduce<[DType, number]>((best, next) => (next[1] > best[1] ? next : best), ["F32", 0])[0];
+}
