@@ -3,7 +3,7 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
-import { toFloat32 } from "../core/tensor.ts";
+import { expandFloat32 } from "../kernels/expand/expand.ts";
 import type { HostTensor } from "./engines/engine.ts";
 import { hostTensorOf } from "./host-tensor.ts";
 import type { Block } from "./model.ts";
@@ -31,7 +31,7 @@ export async function loadWeights(block: Block): Promise<Map<string, HostTensor>
       });
     }
     const tensor = await lazy.read();
-    if (slot.dtype === "F32") return [slot.name, { dtype: "F32", shape: tensor.shape, data: toFloat32(tensor) }];
+    if (slot.dtype === "F32") return [slot.name, { dtype: "F32", shape: tensor.shape, data: expandFloat32(tensor) }];
     if (tensor.dtype !== slot.dtype) {
       throw new InputError("input.dtype", `${lazy.name} is ${tensor.dtype}; slot "${slot.name}" of ${block.name} takes ${slot.dtype}`, {
         tensor: lazy.name,
