@@ -147,7 +147,7 @@ function attentionOperator(
 }
 
 /**
- * Attention written out, because the Attention operator of opset 23 adds the mask before it caps.
+ * Attention written out: engines cap scores inside the Attention operator with a scalar tanh, several times slower.
  * The query heads of one key-value head are stacked as rows, so that keys are not repeated.
  */
 function cappedAttention(

@@ -10,14 +10,11 @@ import type { Graph } from "../graph/graph.ts";
 import type { Block, LinearSite } from "../model.ts";
 import type { TensorTable } from "./tensors.ts";
 
-/** A site without the block's prefix. */
-type LocalSite = Omit<LinearSite, "name">;
-
 /** What equal blocks share. */
 export interface BlockTemplate {
   readonly graph: Graph;
   readonly slots: ReadonlyMap<string, readonly number[]>;
-  readonly sites: readonly LocalSite[];
+  readonly sites: readonly LinearSite[];
 }
 
 export interface LinearOptions {
@@ -103,7 +100,7 @@ export class BlockWriter {
 
   /** What later blocks of the same structure need of a block made here. */
   template(block: Block): BlockTemplate {
-    return { graph: block.graph, slots: this.#slots, sites: this.#sites.map(({ name: _, ...site }) => site) };
+    return { graph: block.graph, slots: this.#slots, sites: this.#sites };
   }
 }
 
@@ -117,6 +114,6 @@ export function bindBlock(
 ): Block {
   const weights = new Map<string, LazyTensor>();
   for (const [slot, shape] of template.slots) weights.set(slot, tensors.take(`${name}.${slot}`, shape));
-  const sites = template.sites.map((site): LinearSite => ({ name: `${name}.${site.localName}`, ...site }));
+  const sites = template.sites.map((site): LinearSite => ({ ...site, name: `${name}.${site.localName}` }));
   return { name, role: "block", graph: template.graph, weights, reads, writes, sites };
 }

@@ -3,7 +3,8 @@
  * @module
  */
 import { readActivation, type ActivationName } from "./activations.ts";
-import type { Heads } from "./attention.ts";
+import { UnsupportedError } from "../../core/errors.ts";
+import type { Heads, RotaryAttention } from "./attention.ts";
 import { isString, type ConfigReader } from "./config.ts";
 import type { GatedMlp } from "./mlp.ts";
 
@@ -28,6 +29,12 @@ export function readHeads(
   if (headSize < 1) config.fail("num_attention_heads", `at most hidden_size ${defaults.hidden}`);
   if (heads % kvHeads !== 0) config.fail("num_key_value_heads", `a divisor of num_attention_heads ${heads}`);
   return { heads, kvHeads, headSize };
+}
+
+/** Attention as Llama has it: no biases, all channels rotate, scores over the root of the head size. */
+export function plainAttention(heads: Heads): RotaryAttention {
+  const { headSize } = heads;
+  return { ...heads, scale: headSize ** -0.5, qkvBias: false, outputBias: false, fused: false, rotarySize: headSize, masked: false };
 }
 
 /** The gated MLP with the family's defaults. @throws {FormatError} `format.config` */
@@ -62,15 +69,41 @@ export const FULL = "full_attention";
 /**
  * Whether layer `index` slides, from `layer_types` when it is there.
  *
+ * @param window - of sliding layers; undefined = the model has none.
  * @param implied - what the family does without `layer_types`.
  * @throws {FormatError} `format.config`
  */
-export function readLayerTypes(config: ConfigReader, layers: number, implied: (index: number) => boolean): (index: number) => boolean {
+export function readLayerTypes(
+  config: ConfigReader,
+  layers: number,
+  window: number | undefined,
+  implied: (index: number) => boolean,
+): (index: number) => boolean {
   const types = config.list("layer_types", isString, "strings");
-  if (types === undefined) return implied;
-  if (types.length < layers) config.fail("layer_types", `a list of ${layers} entries, one a layer`);
-  if (types.slice(0, layers).some((type) => type !== SLIDING && type !== FULL)) {
+  const slides = types === undefined ? implied : (index: number): boolean => types[index] === SLIDING;
+  if (types !== undefined && types.length < layers) config.fail("layer_types", `a list of ${layers} entries, one a layer`);
+  if (types?.slice(0, layers).some((type) => type !== SLIDING && type !== FULL) === true) {
     config.fail("layer_types", `a list of "${FULL}" and "${SLIDING}"`);
   }
-  return (index) => types[index] === SLIDING;
+  return (index) => {
+    const sliding = slides(index);
+    if (sliding && window === undefined) config.fail("sliding_window", `a length, because layer ${index} slides`);
+    return sliding;
+  };
+}
+
+/** Qwen's window: given by default but used only when `use_sliding_window` says so. */
+export function readQwenWindow(config: ConfigReader): number | undefined {
+  return config.flag("use_sliding_window", false) ? config.nullableSize("sliding_window", 4096) : undefined;
+}
+
+/** @throws {UnsupportedError} `unsupported.architecture` for Gemma checkpoints that look both ways (embedding models). */
+export function refuseBidirectional(config: ConfigReader): void {
+  if (config.flag("use_bidirectional_attention", false)) {
+    throw new UnsupportedError(
+      "unsupported.architecture",
+      "config.json: use_bidirectional_attention is true; only causal attention is built for this family",
+      { key: "use_bidirectional_attention", value: true },
+    );
+  }
 }

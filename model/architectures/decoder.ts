@@ -6,12 +6,14 @@
 import type { Block } from "../model.ts";
 import type { ArchitectureInput, ModelParts } from "./architecture.ts";
 import { rotaryAttention, type RotaryAttention } from "./attention.ts";
-import { bindBlock, BlockWriter, type BlockTemplate } from "./block-writer.ts";
+import { BlockWriter } from "./block-writer.ts";
+import { writeLanguageHead, type WrittenHead } from "./head.ts";
 import { causalMask } from "./masks.ts";
 import { gatedMlp, type GatedMlp } from "./mlp.ts";
 import { expertMixture, type ExpertMixture } from "./moe.ts";
 import { rmsNorm, type RmsNorm } from "./norms.ts";
 import { ropeTables, type Rope } from "./rope.ts";
+import { enterStream, LayerBlocks, sameNames } from "./stream.ts";
 
 /** What one layer computes. Layers with equal structure share one graph. */
 export interface DecoderLayer {
@@ -50,34 +52,23 @@ const EMBEDDING = "embed_tokens.weight";
 export function buildDecoder(input: ArchitectureInput, decoder: Decoder): ModelParts {
   const { tensors } = input;
   const prefix = tensors.prefixOf(["model.", "", "language_model.model.", "model.language_model."], EMBEDDING);
-  const blocks: Block[] = [];
   const windows = new Set<number | undefined>();
-  const templates = new Map<string, BlockTemplate>();
+  const blocks = new LayerBlocks(input.family, tensors);
+  const stack: Block[] = [];
   for (let index = 0; index < decoder.layers; index++) {
     const { rope, window, ...layer } = decoder.layer(index);
-    const name = `${prefix}layers.${index}`;
-    const masked = layer.attention.masked;
+    const { masked } = layer.attention;
     if (masked) windows.add(window);
     const suffix = ropeSuffix(decoder, rope);
     const reads = { hidden: "hidden", cos: `cos${suffix}`, sin: `sin${suffix}`, ...(masked ? { mask: maskName(window) } : {}) };
-    const writes = { hidden_out: "hidden" };
-    const structure = JSON.stringify(layer);
-    const template = templates.get(structure);
-    if (template === undefined) {
-      const writer = new BlockWriter(`${input.family}.${templates.size}`, name, `${name}.`, tensors);
-      writeLayer(writer, decoder, layer);
-      const block = writer.block("block", reads, writes);
-      templates.set(structure, writer.template(block));
-      blocks.push(block);
-    } else blocks.push(bindBlock(template, name, tensors, reads, writes));
+    const write = (writer: BlockWriter): void => writeLayer(writer, decoder, layer);
+    stack.push(blocks.layer(`${prefix}layers.${index}`, JSON.stringify(layer), reads, write));
   }
-  const head = writeHead(input, decoder, prefix);
+  const prologue = writePrologue(input, decoder, prefix, windows);
+  const head = writeEnd(input, decoder, prefix);
   return {
-    blocks: [writePrologue(input, decoder, prefix, windows), ...blocks, head.block],
-    inputs: [
-      { name: "input_ids", dtype: "I64", shape: ["batch", "sequence"] },
-      { name: "position_ids", dtype: "I64", shape: ["batch", "sequence"] },
-    ],
+    blocks: [prologue, ...stack, head.block],
+    inputs: prologue.graph.inputs,
     outputs: [head.output],
     output: head.output,
     vocabularySize: decoder.vocabulary,
@@ -113,19 +104,16 @@ function writePrologue(
     names.push(cos, sin);
   }
   for (const window of windows) names.push(causalMask(graph, positions, window, maskName(window)));
-  const same = (list: readonly string[]): Record<string, string> => Object.fromEntries(list.map((name) => [name, name]));
-  return writer.block("prologue", same(["input_ids", "position_ids"]), same(names));
+  return writer.block("prologue", sameNames(["input_ids", "position_ids"]), sameNames(names));
 }
 
 function writeLayer(writer: BlockWriter, { hidden, norm }: Decoder, { attention, mlp, sandwich }: DecoderLayer): void {
   const { graph } = writer;
-  const stream = graph.input("hidden", "F32", ["batch", "sequence", hidden]);
+  const { tokens: entered, rows } = enterStream(graph, hidden);
   const half = attention.rotarySize / 2;
   const cos = graph.input("cos", "F32", ["batch", "sequence", half]);
   const sin = graph.input("sin", "F32", ["batch", "sequence", half]);
   const mask = attention.masked ? graph.input("mask", "BOOL", ["batch", 1, "sequence", "sequence"]) : undefined;
-  const rows = graph.op("Concat", [graph.op("Shape", [stream], { start: 0, end: 2 }), graph.int64([-1])], { axis: 0 });
-  const entered = graph.op("Reshape", [stream, graph.int64([-1, hidden])]);
   const context = { rows, cos, sin, ...(mask === undefined ? {} : { mask }) };
   const attended = rotaryAttention(writer, rmsNorm(writer, entered, "input_layernorm", hidden, norm), hidden, attention, context);
   const between = graph.op("Add", [entered, sandwich ? rmsNorm(writer, attended, "post_attention_layernorm", hidden, norm) : attended]);
@@ -135,32 +123,17 @@ function writeLayer(writer: BlockWriter, { hidden, norm }: Decoder, { attention,
   graph.op("Reshape", [left, rows], {}, "hidden_out");
 }
 
-function writeHead(
-  { family, tensors, className }: ArchitectureInput,
-  decoder: Decoder,
-  prefix: string,
-): { readonly block: Block; readonly output: "logits" | "last_hidden_state"; readonly tied: boolean } {
-  const { hidden, vocabulary, norm, logitSoftcap } = decoder;
-  const writer = new BlockWriter(`${family}.head`, "head", prefix, tensors);
-  const { graph } = writer;
-  const stream = graph.input("hidden", "F32", ["batch", "sequence", hidden]);
-  const reads = { hidden: "hidden" };
-  const rows = graph.op("Concat", [graph.op("Shape", [stream], { start: 0, end: 2 }), graph.int64([-1])], { axis: 0 });
-  const normed = rmsNorm(writer, graph.op("Reshape", [stream, graph.int64([-1, hidden])]), "norm", hidden, norm);
-  const stored = ["lm_head.weight", "language_model.lm_head.weight"].find((name) => tensors.has(name));
-  const tied = stored === undefined && decoder.tiedHead;
-  if (stored === undefined && className.endsWith("Model")) {
-    graph.op("Reshape", [normed, rows], {}, "last_hidden_state");
-    return { block: writer.block("epilogue", reads, { last_hidden_state: "last_hidden_state" }), output: "last_hidden_state", tied: false };
-  }
-  const scores = writer.linear(normed, "lm_head", vocabulary, hidden, {
-    module: "lm_head",
-    tensor: tied ? prefix + EMBEDDING : (stored ?? "lm_head.weight"),
+function writeEnd(input: ArchitectureInput, decoder: Decoder, prefix: string): WrittenHead {
+  const { hidden, vocabulary, norm, logitSoftcap, tiedHead } = decoder;
+  const writer = new BlockWriter(`${input.family}.head`, "head", prefix, input.tensors);
+  const { tokens, rows } = enterStream(writer.graph, hidden);
+  return writeLanguageHead(writer, input, {
+    input: rmsNorm(writer, tokens, "norm", hidden, norm),
+    rows,
+    width: hidden,
+    vocabulary,
+    tied: tiedHead,
+    table: prefix + EMBEDDING,
+    ...(logitSoftcap === undefined ? {} : { softcap: logitSoftcap }),
   });
-  const shaped = graph.op("Reshape", [scores, rows], {}, logitSoftcap === undefined ? "logits" : undefined);
-  if (logitSoftcap !== undefined) {
-    const cap = graph.float32(logitSoftcap);
-    graph.op("Mul", [graph.op("Tanh", [graph.op("Div", [shaped, cap])]), cap], {}, "logits");
-  }
-  return { block: writer.block("epilogue", reads, { logits: "logits" }), output: "logits", tied };
 }

@@ -5,9 +5,33 @@
 import { FormatError, UnsupportedError } from "../../core/errors.ts";
 import type { Architecture } from "./architecture.ts";
 import { isString, type ConfigReader } from "./config.ts";
+import { BERT } from "./bert.ts";
+import { GEMMA2 } from "./gemma2.ts";
+import { GEMMA3 } from "./gemma3.ts";
+import { GPT2 } from "./gpt2.ts";
 import { LLAMA } from "./llama.ts";
+import { MISTRAL } from "./mistral.ts";
+import { MIXTRAL } from "./mixtral.ts";
+import { OPT } from "./opt.ts";
+import { PHI3 } from "./phi3.ts";
+import { QWEN2 } from "./qwen2.ts";
+import { QWEN3_MOE } from "./qwen3-moe.ts";
+import { QWEN3 } from "./qwen3.ts";
 
-export const ARCHITECTURES: readonly Architecture[] = [LLAMA];
+export const ARCHITECTURES: readonly Architecture[] = [
+  LLAMA,
+  MISTRAL,
+  MIXTRAL,
+  QWEN2,
+  QWEN3,
+  QWEN3_MOE,
+  GEMMA2,
+  GEMMA3,
+  PHI3,
+  GPT2,
+  OPT,
+  BERT,
+];
 
 export interface FoundArchitecture {
   readonly architecture: Architecture;

@@ -4,7 +4,7 @@
  */
 import type { Architecture } from "./architecture.ts";
 import { buildDecoder } from "./decoder.ts";
-import { readHeads, readMlp, readRopeSettings, ROPE_THETA } from "./decoder-config.ts";
+import { plainAttention, readHeads, readMlp, readRopeSettings, ROPE_THETA } from "./decoder-config.ts";
 import { readRope } from "./rope.ts";
 
 export const LLAMA: Architecture = {
@@ -18,17 +18,11 @@ export const LLAMA: Architecture = {
     const heads = readHeads(config, { hidden, heads: 32 });
     const attentionBias = config.flag("attention_bias", false);
     const layer = {
-      attention: {
-        ...heads,
-        scale: heads.headSize ** -0.5,
-        qkvBias: attentionBias,
-        outputBias: attentionBias,
-        fused: false,
-        rotarySize: heads.headSize,
-        masked: false,
-      },
+      attention: { ...plainAttention(heads), qkvBias: attentionBias, outputBias: attentionBias },
       mlp: readMlp(config, { size: 11008, bias: config.flag("mlp_bias", false) }),
       sandwich: false,
+      rope: 0,
+      window: undefined,
     };
     const rope = readRope(config, readRopeSettings(config), {
       headSize: heads.headSize,
@@ -42,7 +36,7 @@ export const LLAMA: Architecture = {
       norm: { epsilon: config.positive("rms_norm_eps", 1e-6), offset: 0 },
       ropes: [rope],
       tiedHead: config.flag("tie_word_embeddings", false),
-      layer: () => ({ ...layer, rope: 0, window: undefined }),
+      layer: () => layer,
     });
   },
 };

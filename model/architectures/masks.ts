@@ -25,11 +25,13 @@ export function causalMask(graph: GraphBuilder, positions: string, window: numbe
  * Padding mask: every position may look at the keys whose `attentionMask` is not 0.
  *
  * @param attentionMask - value I64 [batch, sequence].
- * @returns value BOOL [batch, 1, 1, sequence].
+ * @param positions - value I64 [batch, sequence].
+ * @returns value BOOL [batch, 1, sequence, sequence]; engines do not broadcast the query axis of a mask.
  */
-export function paddingMask(graph: GraphBuilder, attentionMask: string, output?: string): string {
-  const present = graph.op("Cast", [attentionMask], { to: ONNX_BOOL });
-  return graph.op("Unsqueeze", [present, graph.int64([1, 2])], {}, output);
+export function paddingMask(graph: GraphBuilder, attentionMask: string, positions: string, output?: string): string {
+  const present = graph.op("Unsqueeze", [graph.op("Cast", [attentionMask], { to: ONNX_BOOL }), graph.int64([1, 2])]);
+  const anyQuery = graph.op("LessOrEqual", [graph.int64(0), graph.op("Unsqueeze", [positions, graph.int64([1, 3])])]);
+  return graph.op("And", [anyQuery, present], {}, output);
 }
 
 /** `TensorProto.DataType` numbers for Cast. */

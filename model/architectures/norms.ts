@@ -13,39 +13,18 @@ export interface RmsNorm {
 }
 
 /** @returns value of the input's shape, named `local`; its weight is the slot `<local>.weight` [size]. */
-export function rmsNorm(
-  writer: BlockWriter,
-  input: string,
-  local: string,
-  size: number,
-  { epsilon, offset }: RmsNorm,
-  tensor?: string,
-): string {
+export function rmsNorm(writer: BlockWriter, input: string, local: string, size: number, { epsilon, offset }: RmsNorm): string {
   const { graph } = writer;
-  const weight = writer.weight(`${local}.weight`, [size], tensor);
+  const weight = writer.weight(`${local}.weight`, [size]);
   const scale = offset === 0 ? weight : graph.op("Add", [weight, graph.float32(1)]);
   return graph.op("RMSNormalization", [input, scale], { axis: -1, epsilon: { float: epsilon } }, local);
 }
 
-/** Where a layer norm's weight and bias are, when not at `<local>.weight` and `<local>.bias`. */
-export interface LayerNormNames {
-  readonly weight?: string;
-  readonly bias?: string;
-}
-
 /** @param affine - false: no weights in the checkpoint. @returns value of the input's shape, named `local`. */
-export function layerNorm(
-  writer: BlockWriter,
-  input: string,
-  local: string,
-  size: number,
-  epsilon: number,
-  affine = true,
-  names: LayerNormNames = {},
-): string {
+export function layerNorm(writer: BlockWriter, input: string, local: string, size: number, epsilon: number, affine = true): string {
   const { graph } = writer;
   const inputs = affine
-    ? [input, writer.weight(`${local}.weight`, [size], names.weight), writer.weight(`${local}.bias`, [size], names.bias)]
+    ? [input, writer.weight(`${local}.weight`, [size]), writer.weight(`${local}.bias`, [size])]
     : [input, graph.constant(tensorOf(new Float32Array(size).fill(1), [size]))];
   return graph.op("LayerNormalization", inputs, { axis: -1, epsilon: { float: epsilon } }, local);
 }

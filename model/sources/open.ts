@@ -2,15 +2,17 @@
  * openModel: a directory on disk becomes a Model.
  * @module
  */
-import { FormatError, UnsupportedError } from "../../core/errors.ts";
+import { FormatError } from "../../core/errors.ts";
 import type { DType } from "../../core/dtype.ts";
 import type { SiteActivations } from "../../core/scheme.ts";
 import type { LazyTensor } from "../../core/tensor.ts";
 import { openCheckpoint } from "../../formats/checkpoint.ts";
+import { findLayout } from "../../formats/layouts/index.ts";
 import { ConfigReader } from "../architectures/config.ts";
 import { findArchitecture } from "../architectures/index.ts";
 import { TensorTable } from "../architectures/tensors.ts";
 import type { Model } from "../model.ts";
+import { detachCheckpoint } from "./detached.ts";
 
 /** Everything a model is made of, whatever it was read from. */
 export interface ModelSource {
@@ -21,21 +23,26 @@ export interface ModelSource {
 }
 
 /**
- * Read a Hugging Face directory (sharded or not). Tensors stay on disk until they are asked for.
+ * Read a Hugging Face directory (sharded or not) or one of our artifacts, whose weights are then the dequantized
+ * ones and whose `activations` say how it runs. Tensors stay on disk until they are asked for; no file stays open.
  *
  * @throws {FormatError} `format.config` naming a setting, `format.missing` naming a tensor, and what the readers throw.
  * @throws {UnsupportedError} `unsupported.architecture`, `unsupported.format` for an artifact whose quantization_config is not known.
  */
 export async function openModel(path: string): Promise<Model> {
-  const checkpoint = await openCheckpoint(path);
-  if (checkpoint.config === undefined) {
+  const checkpoint = await detachCheckpoint(await openCheckpoint(path));
+  const { config, directory } = checkpoint;
+  if (config === undefined) {
     throw new FormatError(
       "format.missing",
-      `${path} has no config.json, so its architecture is not known; give the model's directory (plain weight rounding takes a bare .safetensors file)`,
+      `${path} has no config.json, so its architecture is not known; give the model's directory (plain weight rounding also takes a bare .safetensors file)`,
       { path },
     );
   }
-  return buildModel({ config: checkpoint.config, tensors: checkpoint.tensors, directory: checkpoint.directory });
+  const layout = findLayout(config);
+  const { tensors, activations } =
+    layout === undefined ? { tensors: checkpoint.tensors, activations: undefined } : await layout.read(checkpoint);
+  return buildModel({ config, tensors, directory, ...(activations === undefined ? {} : { activations }) });
 }
 
 /** The model of a parsed config.json and its tensors. @throws as `openModel`. */
