@@ -5,6 +5,7 @@
 import type { Calibration } from "../calibrate/calibrate.ts";
 import type { DType } from "../core/dtype.ts";
 import type { QuantScheme } from "../core/scheme.ts";
+import type { Packing } from "../calibrate/samples/document.ts";
 import type { Engine } from "../model/engines/engine.ts";
 
 /** A recipe: what to do, as data. The command line is shorthand for one. */
@@ -81,6 +82,14 @@ export interface Gate {
   readonly kl?: number;
 }
 
+/** Held-out data for figures before and after. */
+export interface EvaluateRequest {
+  readonly data: readonly string[];
+  /** Tokens a window; default min(2048, the model's positions). */
+  readonly window?: number;
+  readonly maxTokens?: number;
+}
+
 /** What `planQuantization` and `quantize` take. */
 export interface QuantizeOptions {
   readonly recipe: Recipe;
@@ -98,6 +107,10 @@ export interface QuantizeOptions {
   readonly samples?: number;
   /** Tokens a sequence. Default 512, or what the model's positions allow. */
   readonly sequenceLength?: number;
+  /** How documents become sequences; default by kind of file. */
+  readonly packing?: Packing;
+  /** Draw sequences at random (seeded) instead of taking the first. */
+  readonly shuffle?: boolean;
   /** Threads that write tensors; no effect on the bytes. Default: cores, at most 4. */
   readonly workers?: number;
   /** Bytes of memory the run may take. */
@@ -111,8 +124,8 @@ export interface QuantizeOptions {
   /** Runs the float model; default `createEngine("auto")`, started only when something needs it. */
   readonly engine?: Engine;
   readonly gate?: Gate;
-  /** Held-out text for the gate's perplexity and KL. */
-  readonly gateData?: readonly string[];
+  /** Measure perplexity before and after, and KL, on held-out data. */
+  readonly evaluate?: EvaluateRequest;
 }
 
 /** What happened to one site, for the summary table. */

@@ -1,0 +1,95 @@
+/**
+ * Calibration data as the decide phase takes it.
+ * @module
+ */
+import { resolve } from "node:path";
+import { InputError } from "../core/errors.ts";
+import { calibrate, type Calibration } from "../calibrate/calibrate.ts";
+import { readCalibration } from "../calibrate/file.ts";
+import { loadSequences } from "../calibrate/samples.ts";
+import type { Engine } from "../model/engines/engine.ts";
+import { tokenSample } from "../model/inputs.ts";
+import { loadTokenizer } from "../model/tokenizer.ts";
+import type { Model } from "../model/model.ts";
+import type { Sample } from "../model/walk-types.ts";
+import type { Prepared } from "./prepare.ts";
+import type { QuantizeOptions } from "./types.ts";
+
+/** Where the bundled sample text lies in the package, for messages. */
+const BUNDLED_SAMPLE = "fixtures/data/calib.txt";
+
+/**
+ * Sequences of the options' data.
+ *
+ * @throws {InputError} `input.no-data` naming the bundled sample when neither data nor sequences are given.
+ */
+export async function loadSamples({ model }: Prepared, options: QuantizeOptions): Promise<readonly Sample[]> {
+  const sequences = options.sequences ?? (await loadIds(model, options));
+  return sequences.map((ids) => tokenSample(model, ids));
+}
+
+async function loadIds(model: Model, options: QuantizeOptions): Promise<readonly (readonly number[])[]> {
+  const { data } = options;
+  if (data === undefined || data.length === 0) {
+    throw new InputError(
+      "input.no-data",
+      `--method ${options.recipe.method.join("+")} looks at activations: give --data <text, jsonl, parquet or ids> or --calibration <file>; ` +
+        `a small text to try it with is bundled as ${BUNDLED_SAMPLE}`,
+      { option: "data", sample: BUNDLED_SAMPLE },
+    );
+  }
+  const { directory, facts } = model;
+  return loadSequences(data, {
+    ...(directory !== undefined && { tokenizer: () => loadTokenizer(directory) }),
+    vocabularySize: facts.vocabularySize,
+    maxPositions: facts.maxPositions,
+    ...(options.samples !== undefined && { samples: options.samples }),
+    ...(options.sequenceLength !== undefined && { sequenceLength: options.sequenceLength }),
+    ...(options.packing !== undefined && { packing: options.packing }),
+    ...(options.shuffle !== undefined && { shuffle: options.shuffle }),
+    seed: options.recipe.seed ?? 0,
+    ...(options.signal !== undefined && { signal: options.signal }),
+  });
+}
+
+/**
+ * The statistics the run needs: from the file or object given, else by running the samples.
+ *
+ * @throws {InputError} `input.data` when a calibration lacks a statistic.
+ */
+export async function loadCalibration(
+  prepared: Prepared,
+  options: QuantizeOptions,
+  samples: () => Promise<readonly Sample[]>,
+  engine: () => Promise<Engine>,
+): Promise<Calibration> {
+  const { statistics, model } = prepared;
+  const given = options.calibration;
+  if (given !== undefined) {
+    const calibration = typeof given === "string" ? await readCalibration(given) : given;
+    const missing = statistics.filter((name) => !calibration.statistics.includes(name));
+    if (missing.length === 0) return calibration;
+    throw new InputError(
+      "input.data",
+      `the calibration has ${calibration.statistics.join(", ")}; ${missing.join(", ")} missing: calibrate with --statistics ${statistics.join(",")}`,
+      { missing, statistics: calibration.statistics },
+    );
+  }
+  const { onProgress } = options;
+  return calibrate(model, await samples(), {
+    statistics,
+    engine: await engine(),
+    ...(options.signal && { signal: options.signal }),
+    ...(options.maxMemory !== undefined && { maxMemory: carriedBudget(options.maxMemory) }),
+    ...(onProgress && {
+      onProgress: ({ tokens, totalTokens, blockName }) =>
+        onProgress({ phase: "calibrate", done: tokens, total: totalTokens, unit: "tokens", detail: blockName }),
+    }),
+    ...(options.data && { data: { paths: options.data.map((path) => resolve(path)) } }),
+  });
+}
+
+/** Half of the memory allowed goes to hidden states; beyond it they lie in a scratch file. */
+export function carriedBudget(maxMemory: number): number {
+  return Math.floor(maxMemory / 2);
+}

@@ -1,0 +1,224 @@
+/**
+ * The decide phase: statistics → folds, static scales, protected sites.
+ * @module
+ */
+import { floatScale, intParameters } from "../core/dialect.ts";
+import { InputError, NumericError, throwIfAborted } from "../core/errors.ts";
+import { roundBf16 } from "../core/float.ts";
+import type { ActivationScheme, QuantScheme } from "../core/scheme.ts";
+import { toFloat32 } from "../core/tensor.ts";
+import type { DType } from "../core/dtype.ts";
+import type { Calibration } from "../calibrate/calibrate.ts";
+import type { Engine } from "../model/engines/engine.ts";
+import { findPairs, type FoldPair } from "../model/graph/pairs.ts";
+import type { Block, LinearSite, Model } from "../model/model.ts";
+import { walk } from "../model/walk.ts";
+import type { BlockContext, Sample } from "../model/walk-types.ts";
+import { BlockTrials, type TrialGraphs, type TrialRules } from "./block-trial.ts";
+import { dequantize } from "./dequantize.ts";
+import type { Decisions } from "./decisions.ts";
+import { FoldState } from "./fold-state.ts";
+import type { TransformContext } from "./method.ts";
+import { chooseProtected, measureSites, type MeasuredSites } from "./protect.ts";
+import type { Settings } from "./settings.ts";
+import type { SiteChoice } from "./sites.ts";
+import { smoothedMaximum } from "./transforms/smoothquant/scales.ts";
+import type { ProgressEvent } from "./types.ts";
+
+/** Tokens that trials run on: enough for a stable order of candidates, few enough for dozens of them a block. */
+const TRIAL_TOKENS = 2048;
+
+/** What deciding needs beside the recipe. */
+export interface DecideInputs {
+  readonly calibration?: Calibration;
+  /** Calibration sequences and the engine to run them, for searches. */
+  readonly search?: { readonly samples: readonly Sample[]; readonly engine: Engine };
+  readonly scaleDType: DType;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (event: ProgressEvent) => void;
+}
+
+/** Whether deciding runs blocks on data (and so needs samples and an engine). */
+export function needsSearch(settings: Settings, choices: readonly SiteChoice[]): boolean {
+  const hasActivations = choices.some(({ plan }) => plan.input !== undefined);
+  return settings.transforms.some((transform) => transform.search(settings)) || (settings.protect === "auto" && hasActivations);
+}
+
+/** Statistics that deciding reads, by name; none = no calibration. */
+export function neededStatistics(settings: Settings, choices: readonly SiteChoice[]): readonly string[] {
+  const isStatic = choices.some(({ plan }) => plan.input?.timing === "static");
+  const names = [
+    ...settings.transforms.flatMap((transform) => transform.needs(settings)),
+    ...settings.method.needs(settings),
+    ...(isStatic || needsSearch(settings, choices) ? ["absmax"] : []),
+  ];
+  return [...new Set(names)].toSorted();
+}
+
+/**
+ * Pairs of a block that the recipe lets transforms use. A pair whose tensors another block uses too (tied weights) is left out: folding
+ * it here would change that block.
+ */
+export function usablePairs(model: Model, block: Block, settings: Settings): readonly FoldPair[] {
+  if (settings.transforms.length === 0 || block.role !== "block") return [];
+  const users = tensorUsers(model);
+  return findPairs(block).filter((pair) => {
+    const slots = [pair.producer.weight, ...(pair.producer.bias === undefined ? [] : [pair.producer.bias]), ...pair.consumers.map(({ weight }) => weight)];
+    const isShared = slots.some((slot) => (users.get(block.weights.get(slot)?.name ?? "") ?? 0) > 1);
+    const isExperts = pair.consumers.some(({ kind }) => kind === "router");
+    return !isShared && (pair.kind === "norm" || settings.pairs === "all") && (settings.smoothExperts || !isExperts);
+  });
+}
+
+const usersByModel = new WeakMap<Model, ReadonlyMap<string, number>>();
+
+/** How many weight slots of the model hold each tensor. */
+function tensorUsers(model: Model): ReadonlyMap<string, number> {
+  const known = usersByModel.get(model);
+  if (known !== undefined) return known;
+  const users = new Map<string, number>();
+  for (const block of model.blocks) for (const { name } of block.weights.values()) users.set(name, (users.get(name) ?? 0) + 1);
+  usersByModel.set(model, users);
+  return users;
+}
+
+/**
+ * Decide everything that depends on data.
+ *
+ * @throws {NumericError} `numeric.no-data` naming a site the calibration has no statistic for.
+ */
+export async function decide(model: Model, choices: readonly SiteChoice[], settings: Settings, inputs: DecideInputs): Promise<Decisions> {
+  const { calibration, search } = inputs;
+  const state = new FoldState();
+  const plans = new Map(choices.map(({ site, plan }) => [site.name, plan]));
+  const absmax = (site: LinearSite): Float32Array => {
+    const tensor = calibration?.get(site.name, "absmax");
+    if (tensor !== undefined) return toFloat32(tensor);
+    throw new NumericError("numeric.no-data", `the calibration has no absmax of ${site.name}; calibrate with --statistics absmax`, { site: site.name });
+  };
+  const inputScheme = (site: LinearSite, at: FoldState): ActivationScheme | undefined => {
+    const scheme = plans.get(site.name)?.input;
+    if (scheme === undefined || scheme.timing === "dynamic") return scheme && { scheme };
+    return { scheme, scale: staticScale(scheme, maximumOf(absmax(site), at.inputFactors.get(site.name)), inputs.scaleDType, settings) };
+  };
+  const rules: TrialRules = {
+    weight: (site, folded) => {
+      const scheme = plans.get(site.name)?.weight;
+      if (scheme === undefined || site.channelAxis === 1) return undefined;
+      const matrix = { rows: site.rows, cols: site.cols, data: folded };
+      return dequantize(settings.method.quantize(matrix, scheme, settings.arithmetic, inputs.scaleDType));
+    },
+    input: inputScheme,
+    output: (site) => {
+      const scheme = plans.get(site.name)?.output;
+      return scheme && { scheme };
+    },
+  };
+  const measured: MeasuredSites[] = [];
+  const graphs: TrialGraphs = new Map();
+  const decideBlock = async (block: Block, index: number, stand?: BlockContext): Promise<void> => {
+    throwIfAborted(inputs.signal);
+    const trials = stand && new BlockTrials(model, stand, rules, graphs);
+    for (const transform of settings.transforms) {
+      const context = transformContext({ model, block, settings, state, absmax, ...(trials && { trials }), ...(stand && { stand }) });
+      for (const factors of await transform.decide(context)) await state.apply(block, factors);
+    }
+    if (trials !== undefined && settings.protect === "auto") {
+      measured.push(...(await measureSites(block, trials, state, (site) => plans.get(site.name)?.input !== undefined)));
+    }
+    inputs.onProgress?.({ phase: "decide", done: index + 1, total: model.blocks.length, unit: "blocks", detail: block.name });
+  };
+  if (needsSearch(settings, choices)) {
+    if (search === undefined) {
+      throw new InputError("input.no-data", "alpha=auto and --protect auto run the model on data; give --data", { option: "data" });
+    }
+    const visitor = {
+      decide: async (stand: BlockContext): Promise<undefined> => {
+        if (stand.block.role === "block") await decideBlock(stand.block, stand.index, stand);
+        return undefined;
+      },
+    };
+    await walk(model, trialSamples(search.samples), { engine: search.engine, visitor, ...(inputs.signal && { signal: inputs.signal }) });
+  } else {
+    for (const [index, block] of model.blocks.entries()) if (block.role === "block") await decideBlock(block, index);
+  }
+  const quantizedSites = choices.filter(({ plan }) => plan.weight !== undefined);
+  const isProtected = settings.protect === "auto" ? chooseProtected(measured, quantizedSites.length) : new Map<string, string>();
+  const inputScales = new Map<string, number>();
+  const outliers = new Map<string, { before: number; after: number }>();
+  for (const { site } of quantizedSites) {
+    const scale = isProtected.has(site.name) ? undefined : inputScheme(site, state)?.scale;
+    if (scale !== undefined) inputScales.set(site.name, scale);
+    if (calibration?.get(site.name, "absmax") === undefined) continue;
+    const before = absmax(site);
+    const factors = state.inputFactors.get(site.name);
+    outliers.set(site.name, { before: outlierRatio(before), after: outlierRatio(factors === undefined ? before : before.map((a, j) => a / factors[j]!)) });
+  }
+  const { pairs, folds, replaced } = state;
+  return { pairs, folds, replaced, inputScales, outputScales: new Map(), protected: isProtected, outliers };
+}
+
+interface ContextParts {
+  readonly model: Model;
+  readonly block: Block;
+  readonly settings: Settings;
+  readonly state: FoldState;
+  readonly absmax: (site: LinearSite) => Float32Array;
+  readonly trials?: BlockTrials;
+  readonly stand?: BlockContext;
+}
+
+function transformContext({ model, block, settings, state, absmax, trials, stand }: ContextParts): TransformContext {
+  const pairs = usablePairs(model, block, settings);
+  const sites = new Map(block.sites.map((site) => [site.weight, site]));
+  return {
+    block,
+    pairs,
+    settings,
+    absmax,
+    weight: async (slot) => {
+      const fed = stand?.weights.get(slot)?.data;
+      const stored = fed instanceof Float32Array ? fed : toFloat32(await block.weights.get(slot)!.read());
+      return state.weightOf(block, slot, stored, sites.get(slot));
+    },
+    ...(trials && {
+      score: async (factors) => {
+        const trial = state.fork();
+        for (const one of factors) await trial.apply(block, one);
+        const consumers = factors.flatMap(({ pair }) => pair.consumers);
+        const producers = factors.flatMap(({ pair }) => sites.get(pair.producer.weight) ?? []);
+        return trials.error(trial, { weights: [...new Set([...consumers, ...producers])], activations: consumers });
+      },
+    }),
+  };
+}
+
+/** The first samples, up to the number of tokens trials run on; at least one. */
+function trialSamples(samples: readonly Sample[]): readonly Sample[] {
+  let tokens = 0;
+  const end = samples.findIndex(({ inputs }) => {
+    tokens += inputs["input_ids"]?.data.length ?? 0;
+    return tokens >= TRIAL_TOKENS;
+  });
+  return end < 0 ? samples : samples.slice(0, end + 1);
+}
+
+function maximumOf(absmax: Float32Array, factors: Float32Array | undefined): number {
+  return factors === undefined ? absmax.reduce((best, a) => Math.max(best, a), 0) : smoothedMaximum(absmax, factors);
+}
+
+/** Scale of a static per-tensor scheme for inputs of this largest magnitude, rounded as stored. */
+function staticScale({ format, dialect }: QuantScheme, maximum: number, storage: DType, { arithmetic }: Settings): number {
+  const top = arithmetic === "bf16" ? roundBf16(maximum) : maximum;
+  if (format.kind === "float") return floatScale(format.format, top, { arithmetic, storage });
+  if (format.kind === "int") return intParameters(dialect, format.bits, true, -top, top, { arithmetic, storage }).scale;
+  throw new InputError("input.option", `a static scale for ${format.kind} activations is not defined`, { format });
+}
+
+/** Largest over median channel maximum; 1 when no channel fires. */
+function outlierRatio(absmax: Float32Array): number {
+  const sorted = absmax.toSorted();
+  const median = sorted[Math.floor(sorted.length / 2)]!;
+  const top = sorted.at(-1)!;
+  return top === 0 ? 1 : top / Math.max(median, Number.MIN_VALUE);
+}

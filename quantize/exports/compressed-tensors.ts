@@ -1,0 +1,20 @@
+/**
+ * Export to compressed-tensors: what vLLM and transformers load. Thin: the
+ * layout in `formats/` knows names, bytes and configuration.
+ * @module
+ */
+import { canHold, moduleTensors, quantizationConfig } from "../../formats/layouts/compressed-tensors/write.ts";
+import type { Export } from "./export.ts";
+
+export const compressedTensors: Export = {
+  name: "compressed-tensors",
+  summary: "safetensors with a quantization_config, for vLLM, SGLang and transformers",
+  canHold: ({ weight, ...site }) => (weight === undefined ? { ok: true, format: "dense" } : canHold({ ...site, weight })),
+  siteTensors: ({ module, weight, ...site }, scaleDType) => (weight === undefined ? [] : moduleTensors(module, { ...site, weight }, scaleDType)),
+  config(source, sites, ignore) {
+    const quantized = sites.flatMap(({ module, weight, input, output }) =>
+      weight === undefined ? [] : [{ module, weight, ...(input && { input }), ...(output && { output }) }],
+    );
+    return { ...source, quantization_config: quantizationConfig(quantized, ignore) };
+  },
+};

@@ -1,0 +1,112 @@
+/**
+ * Folds chosen so far: factors by tensor, and small tensors with their new values.
+ * @module
+ */
+import { InputError } from "../core/errors.ts";
+import { fromFloat32, toFloat32, type Tensor } from "../core/tensor.ts";
+import type { Block, LinearSite } from "../model/model.ts";
+import type { PairDecision, WeightFold } from "./decisions.ts";
+import type { PairFactors } from "./method.ts";
+import { foldBias, foldProducer } from "./transforms/smoothquant/scales.ts";
+
+/** Folds of one or more blocks. `fork` tries one out without touching the original. */
+export class FoldState {
+  readonly pairs: PairDecision[] = [];
+  readonly folds = new Map<string, WeightFold>();
+  readonly replaced = new Map<string, Tensor>();
+  /** What each site's input was divided by, by site name. */
+  readonly inputFactors = new Map<string, Float32Array>();
+
+  /** A copy that shares no map with this one. */
+  fork(): FoldState {
+    const copy = new FoldState();
+    copy.pairs.push(...this.pairs);
+    for (const [name, fold] of this.folds) copy.folds.set(name, fold);
+    for (const [name, tensor] of this.replaced) copy.replaced.set(name, tensor);
+    for (const [name, factors] of this.inputFactors) copy.inputFactors.set(name, factors);
+    return copy;
+  }
+
+  /**
+   * Fold a pair: divide the producer, multiply the consumers' columns by what the producer's dtype really took.
+   *
+   * @throws {InputError} `input.value` when the block lacks a tensor the pair names.
+   */
+  async apply(block: Block, { pair, scales, note }: PairFactors): Promise<void> {
+    const effective = pair.kind === "norm" ? await this.#divideNorm(block, pair, scales) : await this.#divideRows(block, pair, scales);
+    for (const site of pair.consumers) {
+      this.#multiply(tensorName(block, site.weight), { cols: effective });
+      this.inputFactors.set(site.name, product(this.inputFactors.get(site.name), effective));
+    }
+    this.pairs.push({ name: pair.name, note, scales });
+  }
+
+  /** Stored values of a slot with the folds so far, as f32. @param site - for a linear's weight, whose axes matter. */
+  weightOf(block: Block, slot: string, stored: Float32Array, site?: LinearSite): Float32Array {
+    const name = tensorName(block, slot);
+    const replaced = this.replaced.get(name);
+    if (replaced !== undefined) return toFloat32(replaced);
+    const fold = this.folds.get(name);
+    return fold === undefined || site === undefined ? stored : foldWeight(stored, fold, site);
+  }
+
+  async #divideNorm(block: Block, { producer }: PairFactors["pair"], scales: Float32Array): Promise<Float32Array> {
+    const weight = await this.#current(block, producer.weight);
+    const folded = foldProducer({ values: toFloat32(weight), dtype: weight.dtype, offset: producer.offset }, scales);
+    this.replaced.set(tensorName(block, producer.weight), fromFloat32(folded.values, weight.shape, weight.dtype));
+    await this.#divideBias(block, producer.bias, folded.scales);
+    return folded.scales;
+  }
+
+  /** Rows of a linear take the factors in f32 before its codes are chosen, so nothing is lost to a dtype. */
+  async #divideRows(block: Block, { producer }: PairFactors["pair"], scales: Float32Array): Promise<Float32Array> {
+    this.#multiply(tensorName(block, producer.weight), { rows: Float32Array.from(scales, (s) => 1 / s) });
+    await this.#divideBias(block, producer.bias, scales);
+    return scales;
+  }
+
+  async #divideBias(block: Block, slot: string | undefined, scales: Float32Array): Promise<void> {
+    if (slot === undefined) return;
+    const bias = await this.#current(block, slot);
+    this.replaced.set(tensorName(block, slot), fromFloat32(foldBias(toFloat32(bias), bias.dtype, scales), bias.shape, bias.dtype));
+  }
+
+  async #current(block: Block, slot: string): Promise<Tensor> {
+    const lazy = block.weights.get(slot);
+    if (lazy === undefined) throw new InputError("input.value", `block ${block.name} has no tensor for slot "${slot}"`, { slot });
+    return this.replaced.get(lazy.name) ?? lazy.read();
+  }
+
+  #multiply(name: string, { rows, cols }: WeightFold): void {
+    const old = this.folds.get(name);
+    this.folds.set(name, {
+      ...(old?.rows !== undefined || rows !== undefined ? { rows: product(old?.rows, rows) } : {}),
+      ...(old?.cols !== undefined || cols !== undefined ? { cols: product(old?.cols, cols) } : {}),
+    });
+  }
+}
+
+/** Name in the checkpoint of the tensor behind a slot. */
+export function tensorName(block: Block, slot: string): string {
+  const lazy = block.weights.get(slot);
+  if (lazy === undefined) throw new InputError("input.value", `block ${block.name} has no tensor for slot "${slot}"`, { slot });
+  return lazy.name;
+}
+
+/** w' = f32(f32(w · cols) · rows), as `kernels/scale-matrix` defines it. @returns a copy. */
+export function foldWeight(weight: Float32Array, { rows, cols }: WeightFold, site: Pick<LinearSite, "rows" | "cols" | "channelAxis">): Float32Array {
+  const out = new Float32Array(weight.length);
+  const [outer, inner] = site.channelAxis === 1 ? [site.cols, site.rows] : [site.rows, site.cols];
+  for (let o = 0, i = 0; o < outer; o++) {
+    for (let n = 0; n < inner; n++, i++) {
+      const [row, col] = site.channelAxis === 1 ? [n, o] : [o, n];
+      out[i] = Math.fround(weight[i]! * (cols?.[col] ?? 1)) * (rows?.[row] ?? 1);
+    }
+  }
+  return out;
+}
+
+function product(a: Float32Array | undefined, b: Float32Array | undefined): Float32Array {
+  if (a === undefined) return b ?? new Float32Array();
+  return b === undefined ? a : a.map((x, i) => x * b[i]!);
+}

@@ -1,0 +1,102 @@
+/**
+ * Source and options → everything known before any work: model, settings, sites, layouts of the outputs.
+ * @module
+ */
+import { elementCount, type DType } from "../core/dtype.ts";
+import { InputError } from "../core/errors.ts";
+import { openModel } from "../model/sources/open.ts";
+import { openTensorModel } from "../model/sources/tensors.ts";
+import type { Model } from "../model/model.ts";
+import { neededStatistics, needsSearch, usablePairs } from "./decide.ts";
+import type { Export } from "./exports/export.ts";
+import { findExport } from "./exports/index.ts";
+import { layoutOutput, type OutputLayout } from "./output-layout.ts";
+import { resolveSettings, scaleDType, type Settings } from "./settings.ts";
+import { chooseSites, type SiteChoice } from "./sites.ts";
+import type { QuantizeOptions } from "./types.ts";
+
+/** One artifact to write. */
+export interface Target {
+  readonly export: Export;
+  /** Directory, absolute or as given. */
+  readonly directory: string;
+  readonly layout: OutputLayout;
+}
+
+/** Everything that follows from source and options alone. */
+export interface Prepared {
+  /** As given, for messages. */
+  readonly path: string;
+  readonly model: Model;
+  readonly settings: Settings;
+  readonly choices: readonly SiteChoice[];
+  readonly scaleDType: DType;
+  readonly statistics: readonly string[];
+  readonly needsSearch: boolean;
+  readonly pairs: readonly string[];
+  readonly targets: readonly Target[];
+  readonly sourceBytes: number;
+  readonly parameters: number;
+  readonly notes: readonly string[];
+}
+
+const DEFAULT_TARGET = "compressed-tensors";
+
+/**
+ * Open the source and apply the recipe.
+ *
+ * @throws {InputError}, {FormatError}, {UnsupportedError} for sources, recipes and targets that do not go together.
+ */
+export async function prepare(source: string | Model, options: QuantizeOptions): Promise<Prepared> {
+  const settings = resolveSettings(options.recipe);
+  const targets = [...new Set(options.to ?? [DEFAULT_TARGET])].map(findExport);
+  if (targets.length === 0) throw new InputError("input.option", "--to names no target", { option: "to" });
+  const dataFree = isDataFree(settings);
+  const model = typeof source === "string" ? await openSource(source, dataFree) : source;
+  const path = typeof source === "string" ? source : (source.directory ?? source.facts.className);
+  const choices = chooseSites(model, settings);
+  if (!choices.some(({ plan }) => plan.weight !== undefined)) {
+    throw new InputError("input.option", `${path}: the recipe leaves every one of its ${choices.length} linear sites float`, { path });
+  }
+  const scales = scaleDType(settings.scale, model.facts.dtype);
+  const isAlone = targets.length === 1;
+  return {
+    path,
+    model,
+    settings,
+    choices,
+    scaleDType: scales,
+    statistics: neededStatistics(settings, choices),
+    needsSearch: needsSearch(settings, choices),
+    pairs: model.blocks.flatMap((block) => usablePairs(model, block, settings).map(({ name }) => name)),
+    targets: targets.map((target) => ({
+      export: target,
+      directory: isAlone ? options.out : `${options.out}/${target.name}`,
+      layout: layoutOutput(model, choices, target, scales, options.maxShardBytes),
+    })),
+    sourceBytes: [...model.tensors.values()].reduce((sum, { byteLength }) => sum + byteLength, 0),
+    parameters: [...model.tensors.values()].reduce((sum, { shape }) => sum + elementCount(shape), 0),
+    notes: notesOf(model, settings, choices),
+  };
+}
+
+/** Whether a recipe never looks at activations: such a recipe takes files whose architecture nobody knows. */
+function isDataFree(settings: Settings): boolean {
+  const isStatic = settings.activation === "static" && settings.site.bits.activation !== undefined;
+  return settings.transforms.length === 0 && settings.method.needs(settings).length === 0 && settings.protect !== "auto" && !isStatic;
+}
+
+async function openSource(path: string, dataFree: boolean): Promise<Model> {
+  if (dataFree && path.endsWith(".safetensors")) return openTensorModel(path);
+  return openModel(path);
+}
+
+function notesOf(model: Model, settings: Settings, choices: readonly SiteChoice[]): readonly string[] {
+  const notes: string[] = [];
+  const hasActivations = choices.some(({ plan }) => plan.input !== undefined);
+  if (settings.protect === "auto" && !hasActivations) notes.push("--protect auto has nothing to do: activations stay float");
+  if (model.facts.tiedHead) notes.push("the head shares the embedding matrix; both stay float");
+  const odd = choices.filter(({ plan }) => plan.weight?.granularity.kind === "group" && settings.site.groupSize === "auto" && plan.weight.granularity.size !== 128);
+  if (odd.length > 0) notes.push(`${odd.length} sites have groups smaller than 128, because 128 does not divide their columns (first: ${odd[0]!.site.name})`);
+  return notes;
+}

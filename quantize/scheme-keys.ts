@@ -1,0 +1,70 @@
+/**
+ * `--scheme key=value,...`: every key, in one table.
+ * @module
+ */
+import { InputError } from "../core/errors.ts";
+
+/** How one key is checked and explained. */
+export interface SchemeKey {
+  readonly summary: string;
+  /** Allowed words. */
+  readonly values?: readonly string[];
+  /** Also a number in this range. */
+  readonly range?: readonly [low: number, high: number];
+}
+
+const BOOLEAN = ["true", "false"] as const;
+
+/** To add a key: a line here and its use in `settings.ts`. */
+export const SCHEME_KEYS = {
+  preset: {
+    summary: "how a range becomes a scale, for weights and dynamic activations",
+    values: ["compressed-tensors", "sq-fake", "torch-int", "awq", "gptq", "quarot"],
+  },
+  arithmetic: { summary: "f32, or bf16 to repeat the official library to the byte", values: ["f32", "bf16"] },
+  act: { summary: "activation scales: one a token, one a tensor, or a calibrated constant", values: ["token", "tensor", "static"] },
+  level: { summary: "SmoothQuant's levels: per-tensor weights, activations per token, per tensor, static", values: ["O1", "O2", "O3"] },
+  "qkv-outputs": { summary: "quantize the outputs of q, k and v as well", values: BOOLEAN },
+  alpha: { summary: "migration strength of SmoothQuant, or a search per pair", values: ["auto"], range: [0, 1] },
+  pairs: { summary: "which exact folds SmoothQuant uses: behind norms only, or v-o and up-down too", values: ["norm", "all"] },
+  moe: { summary: "whether a norm in front of experts is smoothed", values: ["fold", "skip"] },
+  "scale-dtype": { summary: "dtype of stored weight scales; model = that of the weights", values: ["f32", "bf16", "f16", "model"] },
+  symmetric: { summary: "integer weights without or with zero points", values: BOOLEAN },
+} as const satisfies Record<string, SchemeKey>;
+
+export type SchemeKeyName = keyof typeof SCHEME_KEYS;
+
+/**
+ * Check keys and values against the table.
+ *
+ * @throws {InputError} `input.option` naming the key, the value and what is allowed; `details.known` lists it.
+ */
+export function checkScheme(scheme: Readonly<Record<string, string>>): ReadonlyMap<SchemeKeyName, string> {
+  const checked = new Map<SchemeKeyName, string>();
+  for (const [key, value] of Object.entries(scheme)) {
+    if (!isSchemeKey(key)) {
+      const known = Object.keys(SCHEME_KEYS);
+      throw new InputError("input.option", `--scheme has no key "${key}"; keys: ${known.join(", ")}`, { option: "scheme", given: key, known });
+    }
+    checkValue(key, value, SCHEME_KEYS[key]);
+    checked.set(key, value);
+  }
+  return checked;
+}
+
+function isSchemeKey(key: string): key is SchemeKeyName {
+  return Object.hasOwn(SCHEME_KEYS, key);
+}
+
+function checkValue(key: string, value: string, { values = [], range }: SchemeKey): void {
+  if (values.includes(value)) return;
+  const number = value.trim() === "" ? NaN : Number(value);
+  if (range !== undefined && number >= range[0] && number <= range[1]) return;
+  const allowed = [...(range === undefined ? [] : [`a number from ${range[0]} to ${range[1]}`]), ...values];
+  throw new InputError("input.option", `--scheme ${key}=${value}: must be ${allowed.join(", ")}`, {
+    option: "scheme",
+    key,
+    given: value,
+    known: values,
+  });
+}

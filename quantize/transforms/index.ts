@@ -1,0 +1,13 @@
+/**
+ * Every transform, by name. To add one: a folder beside this file and one line below.
+ * @module
+ */
+import type { Transform } from "../method.ts";
+import { smoothquant } from "./smoothquant/smoothquant.ts";
+
+export const TRANSFORMS: Readonly<Record<"smoothquant", Transform>> = { smoothquant };
+
+/** The transform called `name`, if there is one. */
+export function findTransform(name: string): Transform | undefined {
+  return new Map<string, Transform>(Object.entries(TRANSFORMS)).get(name);
+}

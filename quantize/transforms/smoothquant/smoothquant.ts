@@ -1,0 +1,67 @@
+/**
+ * SmoothQuant: move outliers of activation channels into the weights, where
+ * they hurt less, by an exact diagonal rescale that the layer in front absorbs.
+ *
+ * Source: Xiao et al. 2022, arXiv:2211.10438 §4 eq. 4. The factors are
+ * computed in f64 from f32 statistics; the authors' code works in the model's dtype.
+ * @module
+ */
+import type { PairFactors, Transform, TransformContext } from "../../method.ts";
+import type { FoldPair } from "../../../model/graph/pairs.ts";
+import { foldColumnMaxima, smoothingScales } from "./scales.ts";
+
+/** The grid of `alpha=auto`: coarse first, then the neighbours of the best. */
+const COARSE = [0.2, 0.35, 0.5, 0.65, 0.8, 0.95] as const;
+const FINE_STEP = 0.05;
+/** A candidate must cut the error by this much to be taken over doing nothing: less is noise of the sample. */
+const WORTHWHILE = 0.99;
+
+export const smoothquant: Transform = {
+  name: "smoothquant",
+  summary: "moves activation outliers into the weights by exact channel factors",
+  source: "arXiv:2211.10438 §4",
+  needs: () => ["absmax"],
+  search: ({ alpha }) => alpha === "auto",
+  decide: decideFactors,
+};
+
+async function decideFactors(context: TransformContext): Promise<readonly PairFactors[]> {
+  const { alpha } = context.settings;
+  const chosen: PairFactors[] = [];
+  for (const pair of context.pairs) {
+    const activations = context.absmax(pair.consumers.find(({ kind }) => kind === "linear") ?? pair.consumers[0]!);
+    const maxima = new Float32Array(pair.channels);
+    for (const site of pair.consumers) foldColumnMaxima(await context.weight(site.weight), pair.channels, site.channelAxis, maxima);
+    const at = (value: number): PairFactors => ({ pair, scales: smoothingScales(activations, maxima, value), note: `alpha ${value}` });
+    if (alpha === "auto") {
+      const best = await searchAlpha(context, pair, at);
+      if (best !== undefined) chosen.push(best);
+    } else {
+      chosen.push(at(alpha));
+    }
+  }
+  return chosen;
+}
+
+/** The grid point with the smallest block output error, or nothing when leaving the pair alone is as good. */
+async function searchAlpha(context: TransformContext, pair: FoldPair, at: (alpha: number) => PairFactors): Promise<PairFactors | undefined> {
+  const { score } = context;
+  if (score === undefined) throw new TypeError("searchAlpha needs a context with score");
+  const plain: PairFactors = { pair, scales: new Float32Array(pair.channels).fill(1), note: "left alone" };
+  const limit = (await score([plain])) * WORTHWHILE;
+  const errors = new Map<number, number>();
+  const measure = async (alpha: number): Promise<void> => {
+    if (alpha >= 0 && alpha <= 1 && !errors.has(alpha)) errors.set(alpha, await score([at(alpha)]));
+  };
+  for (const alpha of COARSE) await measure(alpha);
+  const coarse = smallest(errors);
+  for (const alpha of [coarse - 2 * FINE_STEP, coarse - FINE_STEP, coarse + FINE_STEP, coarse + 2 * FINE_STEP]) await measure(Number(alpha.toFixed(2)));
+  const best = smallest(errors);
+  return errors.get(best)! < limit ? at(best) : undefined;
+}
+
+/** Key of the smallest value; the smaller key on a tie. */
+function smallest(errors: ReadonlyMap<number, number>): number {
+  const [first] = [...errors].toSorted(([a, x], [b, y]) => x - y || a - b);
+  return first![0];
+}
