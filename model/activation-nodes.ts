@@ -12,6 +12,7 @@ import { FLOAT_FORMATS, type FloatFormat } from "../core/float.ts";
 import { schemeName, type NumberFormat, type QuantScheme } from "../core/scheme.ts";
 import { tensorOf } from "../core/tensor.ts";
 import type { GraphBuilder } from "./graph/builder.ts";
+import type { Graph, GraphNode } from "./graph/graph.ts";
 
 /** Scale of a run of zeros: any positive number gives zeros back, so the smallest normal f32 stands for every dialect's own. */
 const SMALLEST_SCALE = 2 ** -126;
@@ -85,8 +86,19 @@ function scaleRows(graph: GraphBuilder, value: string, scheme: QuantScheme, samp
     return graph.op("Reshape", [value, graph.op("Concat", [leading, graph.int64([-1, granularity.size])], { axis: 0 })]);
   }
   if (samples === undefined) throw unsupported(scheme, "no value says how many samples a batch holds, so no scale per sample exists");
-  const count = graph.op("Shape", [samples], { start: 0, end: 1 });
+  const count = graph.op("Shape", [samples], SAMPLE_AXIS);
   return graph.op("Reshape", [value, graph.op("Concat", [count, graph.int64([-1])], { axis: 0 })]);
+}
+
+const SAMPLE_AXIS = { start: 0, end: 1 } as const;
+
+/** Whether a scale in `graph` spans the tokens of a sample; only such scales ask for the first axis alone. */
+export function hasScalesPerSample(graph: Graph): boolean {
+  const is = (node: GraphNode, name: "start" | "end"): boolean => {
+    const attribute = node.attributes[name];
+    return attribute?.kind === "int" && attribute.value === SAMPLE_AXIS[name];
+  };
+  return graph.nodes.some((node) => node.op === "Shape" && is(node, "start") && is(node, "end"));
 }
 
 /** A scheme that `assertActivationScheme` let through. */

@@ -13,7 +13,7 @@ import type { Engine, HostTensor, Values } from "./engines/engine.ts";
 import { withActivations } from "./fake-quant.ts";
 import { GraphBuilder } from "./graph/builder.ts";
 import type { Graph } from "./graph/graph.ts";
-import { besides, floatOutput, headOf, HeadRunner, walkToHead, type Arrival } from "./head.ts";
+import { besides, floatOutput, headOf, HeadRunner, headTokens, walkToHead, type Arrival } from "./head.ts";
 import { floatsOf } from "./host-tensor.ts";
 import { tokenSample } from "./inputs.ts";
 import type { Model } from "./model.ts";
@@ -181,9 +181,10 @@ async function scoreWindows(
       await walkToHead(reference, samplesOf(reference, windows), report(0), keep);
     }
     const graph = scoringGraph(headOf(model).graph, reference && headOf(reference).graph);
+    const tokens = headTokens(reference === undefined ? [model] : [model, reference]);
     const referenceWeights = reference === undefined ? [] : await prefixedWeights(reference);
     await walkToHead(model, samplesOf(model, windows), report(1), async ({ batch, samples, values, weights }) => {
-      runner ??= await HeadRunner.create(engine, graph, Object.fromEntries([...weights, ...referenceWeights]), model.facts.vocabularySize);
+      runner ??= await HeadRunner.create(engine, graph, Object.fromEntries([...weights, ...referenceWeights]), tokens);
       const fed: Record<string, HostTensor> = { ...values, [TARGETS]: targetsOf(samples, windows) };
       for (const { name } of reference === undefined ? [] : headOf(reference).graph.inputs) {
         fed[REFERENCE + name] = (await states.get(batch, name))!;
@@ -280,7 +281,7 @@ export async function logitsOf(
   let runner: HeadRunner | undefined;
   try {
     await walkToHead(model, samplesOf(model, sequences), progressOf(options, [model], tokens)(0), async ({ samples, values, weights }) => {
-      runner ??= await HeadRunner.create(options.engine, head.graph, Object.fromEntries(weights), model.facts.vocabularySize);
+      runner ??= await HeadRunner.create(options.engine, head.graph, Object.fromEntries(weights), headTokens([model]));
       const joined = await joinRuns(
         runner,
         values,

@@ -71,6 +71,8 @@ function assertSitesExist(model: Model): void {
 
 function insertionsOf(block: Block, activations: Model["activations"]): Insertion[] {
   const found = new Map<string, Insertion>();
+  if (!block.sites.some(({ name }) => activations.has(name))) return [];
+  const routed = routedValues(block.graph);
   for (const site of block.sites) {
     for (const kind of ["input", "output"] as const) {
       const activation = activations.get(site.name)?.[kind];
@@ -78,6 +80,13 @@ function insertionsOf(block: Block, activations: Model["activations"]): Insertio
       assertFits(site, kind, activation);
       const { scheme, scale, zero } = activation;
       const value = site[kind];
+      if (routed.has(value) && scheme.timing === "dynamic" && scheme.granularity.kind === "tensor") {
+        throw new UnsupportedError(
+          "unsupported.scheme",
+          `${site.name}: an expert sees tokens of all samples of a batch mixed, so its ${kind} has no dynamic scale per sample; use token or static tensor`,
+          { site: site.name, scheme },
+        );
+      }
       const key = JSON.stringify([kind, value, scheme, scale, zero]);
       const nodes = [...(found.get(key)?.nodes ?? []), site.node];
       const owner = found.get(key)?.owner ?? site.localName;
@@ -86,6 +95,15 @@ function insertionsOf(block: Block, activations: Model["activations"]): Insertio
     }
   }
   return [...found.values()];
+}
+
+/** Values whose rows are tokens picked at run time: all that comes from a NonZero. */
+function routedValues({ nodes }: Graph): ReadonlySet<string> {
+  const routed = new Set<string>();
+  for (const { op, inputs, outputs } of nodes) {
+    if (op === "NonZero" || inputs.some((name) => routed.has(name))) for (const name of outputs) routed.add(name);
+  }
+  return routed;
 }
 
 function assertFits(site: LinearSite, kind: "input" | "output", { scheme, scale, zero }: ActivationScheme): void {

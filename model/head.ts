@@ -8,6 +8,7 @@ import { UnsupportedError } from "../core/errors.ts";
 import type { CompiledGraph, Engine, HostTensor, Values } from "./engines/engine.ts";
 import { GraphBuilder } from "./graph/builder.ts";
 import type { Graph, GraphNode } from "./graph/graph.ts";
+import { hasScalesPerSample } from "./activation-nodes.ts";
 import { floatsOf, typedView } from "./host-tensor.ts";
 import type { Block, Model } from "./model.ts";
 import { walk } from "./walk.ts";
@@ -64,41 +65,47 @@ export interface HeadRun {
   readonly values: Values;
 }
 
+/**
+ * Tokens the heads of `models` run at a time, so that no value is wider than 64 MiB; undefined when one of them needs
+ * whole samples: an encoder's pooler reads the first token, a dynamic per-tensor scale all of them.
+ */
+export function headTokens(models: readonly Model[]): number | undefined {
+  if (!models.every((model) => model.facts.output === "logits" && !hasScalesPerSample(headOf(model).graph))) return undefined;
+  const width = Math.max(...models.map(({ facts }) => facts.vocabularySize));
+  return Math.max(1, Math.floor(WIDE_VALUE_BYTES / (4 * width)));
+}
+
 /** A compiled form of the head, fed with its weights. */
 export class HeadRunner {
   readonly #form: CompiledGraph;
   readonly #weights: Record<string, HostTensor>;
   /** Tokens a run when the head treats each token alone; undefined when it needs whole batches. */
   readonly #tokens: number | undefined;
-  readonly #inputs: readonly string[];
+  readonly #input: string;
 
-  private constructor(form: CompiledGraph, weights: Record<string, HostTensor>, inputs: readonly string[], tokens: number | undefined) {
+  private constructor(form: CompiledGraph, weights: Record<string, HostTensor>, input: string, tokens: number | undefined) {
     this.#form = form;
     this.#weights = weights;
-    this.#inputs = inputs;
+    this.#input = input;
     this.#tokens = tokens;
   }
 
   /**
-   * @param graph - reads `inputs`, each [batch, sequence, channels], and whatever else `run` feeds per token.
-   * @param width - channels of the widest value, i.e. the vocabulary.
+   * @param graph - reads hidden states [batch, sequence, channels], and whatever else `run` feeds per token.
+   * @param tokens - tokens a run, as `headTokens` says.
    */
   static async create(
     engine: Engine,
     graph: Graph,
     weights: Readonly<Record<string, HostTensor>>,
-    width: number,
-    outputs: readonly string[] = graph.outputs,
+    tokens: number | undefined,
   ): Promise<HeadRunner> {
-    const inputs = graph.inputs.filter(({ shape, dtype }) => shape.length === 3 && dtype === "F32").map(({ name }) => name);
-    const alone = graph.inputs.every(({ shape }) => shape.length === 3);
-    const tokens = alone ? Math.max(1, Math.floor(WIDE_VALUE_BYTES / (4 * width))) : undefined;
-    return new HeadRunner(await engine.compile(graph, { outputs }), { ...weights }, inputs, tokens);
+    return new HeadRunner(await engine.compile(graph), { ...weights }, graph.inputs[0]!.name, tokens);
   }
 
   /** Run on one batch, a few tokens at a time. Values may have any first two axes; all are read as [tokens]. */
   async *run(values: Values): AsyncGenerator<HeadRun> {
-    const total = tokensOf(values[this.#inputs[0]!]!);
+    const total = tokensOf(values[this.#input]!);
     const step = this.#tokens ?? total;
     for (let first = 0; first < total; first += step) {
       const tokens = Math.min(step, total - first);

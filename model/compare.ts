@@ -1,0 +1,140 @@
+/**
+ * How far apart two models are on the same samples: what each gives at its outputs, number by number.
+ * @module
+ */
+import { InputError } from "../core/errors.ts";
+import { CarriedValues } from "./carried.ts";
+import { withActivations } from "./fake-quant.ts";
+import { headOf, HeadRunner, headTokens, walkToHead, type Arrival } from "./head.ts";
+import { floatsOf } from "./host-tensor.ts";
+import type { RunOptions } from "./evaluate.ts";
+import type { Model } from "./model.ts";
+import type { Sample } from "./walk-types.ts";
+import { loadWeights } from "./weights.ts";
+
+/** Model `b` against model `a` at one output, over all samples. */
+export interface OutputComparison {
+  readonly output: string;
+  /** ⟨a, b⟩ / (‖a‖ ‖b‖); 1 when both are 0. */
+  readonly cosine: number;
+  /** 10 log₁₀(‖a‖² / ‖a − b‖²), dB; Infinity when equal. */
+  readonly sqnr: number;
+  /** Largest |a − b|. */
+  readonly largestDifference: number;
+  /** Numbers compared. */
+  readonly count: number;
+}
+
+/** Running sums over pairs of numbers, in f64. */
+class Difference {
+  #dot = 0;
+  #first = 0;
+  #second = 0;
+  #error = 0;
+  #largest = 0;
+  #count = 0;
+
+  add(a: Float32Array, b: Float32Array): void {
+    // Local sums: private fields in a loop over millions of logits cost several times more.
+    let [dot, first, second, error, largest] = [0, 0, 0, 0, this.#largest];
+    for (let i = 0; i < a.length; i++) {
+      const x = a[i]!;
+      const y = b[i]!;
+      const difference = Math.abs(x - y);
+      dot += x * y;
+      first += x * x;
+      second += y * y;
+      error += difference * difference;
+      if (!(difference <= largest)) largest = difference;
+    }
+    this.#dot += dot;
+    this.#first += first;
+    this.#second += second;
+    this.#error += error;
+    this.#largest = largest;
+    this.#count += a.length;
+  }
+
+  result(output: string): OutputComparison {
+    const norms = Math.sqrt(this.#first) * Math.sqrt(this.#second);
+    const both0 = this.#first === 0 && this.#second === 0;
+    return {
+      output,
+      cosine: both0 ? 1 : norms === 0 ? 0 : this.#dot / norms,
+      sqnr: this.#error === 0 ? Infinity : 10 * Math.log10(this.#first / this.#error),
+      largestDifference: this.#largest,
+      count: this.#count,
+    };
+  }
+}
+
+/**
+ * Run both models over the same samples, block by block, activations quantized where a model says so.
+ * In memory are one block at a time, both heads, and the hidden states of `a` before its head (beyond `maxMemory` on disk).
+ *
+ * @param a - the reference.
+ * @returns one comparison for each output of the models.
+ * @throws {InputError} `input.option` when the models' outputs differ in name; `input.shape` when they differ in shape.
+ */
+export async function compareModels(a: Model, b: Model, samples: readonly Sample[], options: RunOptions): Promise<OutputComparison[]> {
+  const [first, second] = [withActivations(a), withActivations(b)];
+  const outputs = Object.values(headOf(first).writes).filter((name) => first.outputs.includes(name));
+  const missing = outputs.find((name) => !second.outputs.includes(name));
+  if (missing !== undefined) {
+    throw new InputError(
+      "input.option",
+      `the first model gives "${missing}", the second ${second.outputs.join(", ")}; their outputs must agree`,
+      {
+        missing,
+        outputs: second.outputs,
+      },
+    );
+  }
+  const { engine, maxMemory = 2 ** 30, onProgress, ...shared } = options;
+  const step = (model: Model, part: 0 | 1) => ({
+    ...shared,
+    engine,
+    maxMemory,
+    onProgress: (walked: { readonly tokens: number; readonly totalTokens: number; readonly blockName: string }) =>
+      onProgress?.({ done: part * walked.totalTokens + walked.tokens, total: 2 * walked.totalTokens, detail: walked.blockName }),
+  });
+  const states = new CarriedValues({ maxMemory });
+  const differences = new Map(outputs.map((name) => [name, new Difference()]));
+  const runners: HeadRunner[] = [];
+  try {
+    const keep = ({ batch, values }: Arrival): Promise<void> => states.replace(batch, Object.entries(values), new Set());
+    await walkToHead(first, samples, step(first, 0), keep);
+    const tokens = headTokens([first, second]);
+    runners.push(await HeadRunner.create(engine, headOf(first).graph, Object.fromEntries(await loadWeights(headOf(first))), tokens));
+    await walkToHead(second, samples, step(second, 1), async ({ batch, values, weights }) => {
+      if (runners.length === 1) runners.push(await HeadRunner.create(engine, headOf(second).graph, Object.fromEntries(weights), tokens));
+      const kept: Record<string, Arrival["values"][string]> = {};
+      for (const { name } of headOf(first).graph.inputs) kept[name] = (await states.get(batch, name))!;
+      const theirs = runners[1]!.run(values);
+      for await (const mine of runners[0]!.run(kept)) {
+        const other = (await theirs.next()).value;
+        for (const [output, difference] of differences) {
+          const x = mine.values[valueOf(first, output)]!;
+          const y = other?.values[valueOf(second, output)];
+          if (y === undefined || x.shape.join() !== y.shape.join()) {
+            throw new InputError(
+              "input.shape",
+              `"${output}" is ${JSON.stringify(x.shape)} in the first model and ${JSON.stringify(y?.shape)} in the second`,
+              { output, first: x.shape, second: y?.shape },
+            );
+          }
+          difference.add(floatsOf(x, output), floatsOf(y, output));
+        }
+      }
+    });
+    return [...differences].map(([output, difference]) => difference.result(output));
+  } finally {
+    for (const runner of runners) await runner.release();
+    await states.close();
+  }
+}
+
+/** The head's graph output that is written to a carried value. */
+function valueOf(model: Model, carried: string): string {
+  return Object.entries(headOf(model).writes).find(([, name]) => name === carried)![0];
+}
