@@ -101,6 +101,11 @@ export class VerifyError extends QuantError {
   }
 }
 
+/** A worker thread ended without an answer (out of memory, killed, a broken install): nothing in the input caused it. */
+export class WorkerError extends QuantError {
+  readonly code = "worker.crashed";
+}
+
 /** The caller asked to stop, through an AbortSignal or Ctrl-C; finished work is kept. */
 export class InterruptedError extends QuantError {
   readonly code = "interrupted";

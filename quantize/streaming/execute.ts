@@ -3,7 +3,7 @@
  * @module
  */
 import { byteLength } from "../../core/dtype.ts";
-import { InputError, UnsupportedError } from "../../core/errors.ts";
+import { InputError, NumericError, UnsupportedError } from "../../core/errors.ts";
 import { absMaxAt } from "../../kernels/abs-max/abs-max.ts";
 import { narrowAt } from "../../kernels/narrow/narrow.ts";
 import type { JobContext } from "../../kernels/pool.ts";
@@ -44,9 +44,13 @@ export async function run(task: TensorTask, context: JobContext): Promise<TaskRe
 function checkSource({ name, input: { source, dtype, shape } }: TensorTask): void {
   const expected = byteLength(dtype, shape);
   if (source.kind === "bytes" && source.bytes.byteLength !== expected) {
-    throw new InputError("input.shape", `${name}: ${dtype} ${JSON.stringify(shape)} takes ${expected} bytes, got ${source.bytes.byteLength}`, {
-      tensor: name,
-    });
+    throw new InputError(
+      "input.shape",
+      `${name}: ${dtype} ${JSON.stringify(shape)} takes ${expected} bytes, got ${source.bytes.byteLength}`,
+      {
+        tensor: name,
+      },
+    );
   }
 }
 
@@ -70,7 +74,12 @@ async function perform(task: TensorTask, reader: TensorReader, writers: TaskWrit
   }
 }
 
-async function copy(total: number, reader: TensorReader, writers: TaskWriters, { workspace, breathe, progress }: JobContext): Promise<Sums> {
+async function copy(
+  total: number,
+  reader: TensorReader,
+  writers: TaskWriters,
+  { workspace, breathe, progress }: JobContext,
+): Promise<Sums> {
   const out = writers.get("tensor");
   const piece = workspace.take(Math.min(PIECE_BYTES, total));
   for (let done = 0; done < total; done += PIECE_BYTES) {
@@ -83,18 +92,23 @@ async function copy(total: number, reader: TensorReader, writers: TaskWriters, {
   return { sumSquares: 0, sumSquaredError: 0 };
 }
 
+/** From here on f16 rounds to infinity: half way between 65504 and 65536. */
+const F16_OVERFLOW = 65520;
+
 async function rescale(task: RescaleTask, reader: TensorReader, writers: TaskWriters, context: JobContext): Promise<Sums> {
   const { workspace, breathe, progress } = context;
   const { name, dtype, factors } = task;
   if (dtype !== "F32" && dtype !== "BF16" && dtype !== "F16") {
-    throw new UnsupportedError("unsupported.dtype", `${name}: rescaled tensors are stored as F32, BF16 or F16, not ${dtype}`, { tensor: name, dtype });
+    throw new UnsupportedError("unsupported.dtype", `${name}: rescaled tensors are stored as F32, BF16 or F16, not ${dtype}`, {
+      tensor: name,
+      dtype,
+    });
   }
   const shape = matrixShape(task.input.shape);
   const rows = openRows(workspace, reader, { name, dtype: task.input.dtype, shape, factors, arithmetic: "f32" });
   const out = writers.get("tensor");
   const most = workspace.take(rows.tileRows * 4);
   const stored = workspace.take(rows.tileRows * rows.cols * 4);
-  const floats = workspace.take(rows.tileRows * rows.cols * 4);
   let absMax = 0;
   for (let first = 0; first < rows.rows; first += rows.pieceRows) {
     await breathe();
@@ -110,8 +124,17 @@ async function rescale(task: RescaleTask, reader: TensorReader, writers: TaskWri
         out.write(workspace.bytes({ at: stored.at, byteLength: size * 2 }));
       }
     }
-    progress(count);
+    progress(count * rows.rowBytes);
   }
-  void floats;
+  if (dtype === "F16" && absMax >= F16_OVERFLOW) {
+    throw new NumericError(
+      "numeric.not-finite",
+      `${name}: the rescaled value ${absMax} does not fit F16; store the tensor in F32 or BF16`,
+      {
+        tensor: name,
+        absMax,
+      },
+    );
+  }
   return { sumSquares: 0, sumSquaredError: 0, absMax };
 }

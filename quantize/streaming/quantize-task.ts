@@ -181,7 +181,7 @@ export async function quantizeRows(
       if (!direct) packRowsAt(workspace, regions.codes.at, tile.rows, rows.cols, bits, out, stride);
     }
     codesOut.write(workspace.bytes({ at: packed.at, byteLength: count * stride }));
-    progress(count);
+    progress(count * rows.rowBytes);
   }
   if (zeros !== undefined) {
     const groups = perTensor ? 1 : Math.ceil(rows.cols / group);

@@ -21,7 +21,7 @@ export function openReader(name: string, { source }: TaskInput): TensorReader {
   const file = openSync(source.path, "r");
   return {
     read(start, out) {
-      for (let done = 0; done < out.length; ) {
+      for (let done = 0; done < out.length;) {
         const count = readSync(file, out, done, out.length - done, source.offset + start + done);
         if (count === 0) {
           const end = source.offset + start + done;
@@ -64,7 +64,7 @@ export function openWriter(name: string, region: OutputRegion): RegionWriter {
     write(bytes) {
       checkLength(written + bytes.length, false);
       hash.update(bytes);
-      for (let done = 0; done < bytes.length; ) {
+      for (let done = 0; done < bytes.length;) {
         done += writeSync(file, bytes, done, bytes.length - done, region.offset + written + done);
       }
       written += bytes.length;

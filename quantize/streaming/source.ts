@@ -41,6 +41,8 @@ export interface Tile {
 }
 
 export interface RowSource extends MatrixShape {
+  /** Bytes of a stored row. */
+  readonly rowBytes: number;
   /** Rows of a piece, and of a tile, at most. */
   readonly pieceRows: number;
   readonly tileRows: number;
@@ -104,6 +106,7 @@ export function openRows(workspace: Workspace, reader: TensorReader, options: Ro
   return {
     rows,
     cols,
+    rowBytes,
     pieceRows,
     tileRows,
     *tiles(first, count) {

@@ -19,7 +19,8 @@ export function encodeZeros(
   bits: number,
   form: ZeroForm | undefined,
 ): Uint8Array {
-  if (form === undefined) throw new InputError("input.option", `${name}: an asymmetric scheme needs a form for its zero points`, { tensor: name });
+  if (form === undefined)
+    throw new InputError("input.option", `${name}: an asymmetric scheme needs a form for its zero points`, { tensor: name });
   if (form === "f32") return new Uint8Array(zeros.buffer, zeros.byteOffset, zeros.byteLength);
   const offset = 2 ** (bits - 1);
   const wrong = zeros.findIndex((zero) => !Number.isInteger(zero) || zero < -offset || zero >= offset);

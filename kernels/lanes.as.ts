@@ -1,0 +1,50 @@
+// What several kernels share: loads of bf16 and f32 alike, and rounding to bf16. AssemblyScript, not TypeScript.
+// `T` is u16 for bf16 patterns and f32 for f32; it is known at compile time, so the branches cost nothing.
+
+/** Four consecutive values at `x` as f32. */
+// @ts-ignore: decorator
+@inline
+export function load4<T>(x: usize): v128 {
+  if (sizeof<T>() == 2) return i32x4.shl(v128.load_ext<u16>(x), 16);
+  return v128.load(x);
+}
+
+/** One value at `x` as f32. */
+// @ts-ignore: decorator
+@inline
+export function load1<T>(x: usize): f32 {
+  if (sizeof<T>() == 2) return reinterpret<f32>((<u32>load<u16>(x)) << 16);
+  return load<f32>(x);
+}
+
+/** Finite f32 lanes rounded to bf16, ties to even. */
+// @ts-ignore: decorator
+@inline
+export function roundBf16x4(v: v128): v128 {
+  const odd = v128.and(i32x4.shr_u(v, 16), i32x4.splat(1));
+  return v128.and(i32x4.add(v, i32x4.add(odd, i32x4.splat(0x7fff))), i32x4.splat(0xffff0000));
+}
+
+/** A finite f32 rounded to bf16, ties to even. */
+// @ts-ignore: decorator
+@inline
+export function roundBf16(x: f32): f32 {
+  const bits = reinterpret<u32>(x);
+  return reinterpret<f32>((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000);
+}
+
+/** Squares of lanes 0 and 1 in f64. */
+// @ts-ignore: decorator
+@inline
+export function squareLow(v: v128): v128 {
+  const p = f64x2.promote_low_f32x4(v);
+  return f64x2.mul(p, p);
+}
+
+/** Squares of lanes 2 and 3 in f64. */
+// @ts-ignore: decorator
+@inline
+export function squareHigh(v: v128): v128 {
+  const p = f64x2.promote_low_f32x4(v128.shuffle<u64>(v, v, 1, 1));
+  return f64x2.mul(p, p);
+}
