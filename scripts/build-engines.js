@@ -1,7 +1,9 @@
-// Puts the vendored engines into model/engines/generated/: onnxruntime-web's three files for Node, with their licence.
+// Puts the vendored engines into model/engines/generated/, with their licences: onnxruntime-web's three files for Node,
+// and TensorFlow.js (core, gradients, WASM and CPU backends) as one bundle with its WASM files.
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { rolldown } from "rolldown";
 
 const root = dirname(import.meta.dirname);
 const require = createRequire(import.meta.url);
@@ -36,6 +38,7 @@ export async function buildEngines() {
   rmSync(target, { recursive: true, force: true });
   mkdirSync(target, { recursive: true });
   copyOnnxRuntimeWeb();
+  await bundleTensorFlow();
 }
 
 function copyOnnxRuntimeWeb() {
@@ -48,4 +51,37 @@ function copyOnnxRuntimeWeb() {
   }
   copyFileSync(join(dist, "ort-wasm-simd-threaded.wasm"), join(folder, "ort-wasm-simd-threaded.wasm"));
   writeFileSync(join(folder, "LICENSE"), MIT);
+}
+
+// The CommonJS build of tfjs-core registers no gradients, so the module build is bundled, back into CommonJS:
+// its WASM loader wants `require` and `__dirname`.
+const TENSORFLOW_ENTRY = `
+export * from "@tensorflow/tfjs-core";
+export { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
+import "@tensorflow/tfjs-backend-cpu";
+import "@tensorflow/tfjs-core/dist/register_all_gradients";
+`;
+
+async function bundleTensorFlow() {
+  const folder = join(target, "tfjs");
+  mkdirSync(folder);
+  const entry = "\0tensorflow";
+  const bundle = await rolldown({
+    input: entry,
+    platform: "node",
+    resolve: { mainFields: ["module", "main"] },
+    logLevel: "silent",
+    plugins: [
+      {
+        name: "tensorflow-entry",
+        resolveId: (id) => (id === entry ? { id, moduleSideEffects: true } : undefined),
+        load: (id) => (id === entry ? TENSORFLOW_ENTRY : undefined),
+      },
+    ],
+  });
+  await bundle.write({ file: join(folder, "tfjs.cjs"), format: "cjs", minify: true });
+  await bundle.close();
+  const wasm = join(dirname(require.resolve("@tensorflow/tfjs-backend-wasm/package.json")), "dist");
+  for (const file of ["tfjs-backend-wasm.wasm", "tfjs-backend-wasm-simd.wasm"]) copyFileSync(join(wasm, file), join(folder, file));
+  writeFileSync(join(folder, "LICENSE"), `TensorFlow.js 4.22.0\nCopyright Google LLC\n\n${readFileSync(join(root, "LICENSE"), "utf8")}`);
 }

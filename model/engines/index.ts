@@ -6,12 +6,14 @@ import { InputError, UnsupportedError } from "../../core/errors.ts";
 import type { Engine } from "./engine.ts";
 import { createOnnxRuntimeEngine, INSTALL_ONNXRUNTIME, type OnnxRuntimeOptions } from "./onnxruntime.ts";
 import { createOnnxRuntimeWebEngine } from "./onnxruntime-web.ts";
+import { createTfjsEngine } from "./tfjs.ts";
 
 export type EngineOptions = OnnxRuntimeOptions;
 
 const ENGINES = {
   onnxruntime: createOnnxRuntimeEngine,
   "onnxruntime-web": createOnnxRuntimeWebEngine,
+  tfjs: createTfjsEngine,
 } as const satisfies Record<string, (options: EngineOptions) => Promise<Engine>>;
 
 export type EngineName = keyof typeof ENGINES;
@@ -28,7 +30,7 @@ export const ENGINE_NAMES: readonly EngineName[] = Object.keys(ENGINES) as Engin
 export async function createEngine(name: EngineName | "auto", options: EngineOptions = {}): Promise<Engine> {
   if (name === "auto") return createDefaultEngine(options);
   if (!Object.hasOwn(ENGINES, name)) {
-    throw new InputError("input.option", `no engine is called "${String(name)}"; there are auto, ${ENGINE_NAMES.join(", ")}`, { name });
+    throw new InputError("input.option", `no engine is called "${name as string}"; there are auto, ${ENGINE_NAMES.join(", ")}`, { name });
   }
   return ENGINES[name](options);
 }

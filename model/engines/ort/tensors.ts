@@ -2,7 +2,7 @@
  * Host tensors ↔ ONNX Runtime tensors.
  * @module
  */
-import type { InferenceSession, Tensor as OrtTensor } from "onnxruntime-common";
+import type { Tensor as OrtTensor } from "onnxruntime-common";
 import type { DType } from "../../../core/dtype.ts";
 import { UnsupportedError } from "../../../core/errors.ts";
 import type { HostTensor } from "../engine.ts";
@@ -31,12 +31,11 @@ export function toOrt(runtime: OrtRuntime, name: string, { dtype, shape, data }:
   const type = ORT_TYPES.get(dtype);
   if (type === undefined) throw new UnsupportedError("unsupported.dtype", `ONNX Runtime takes no ${dtype} ("${name}")`, { name, dtype });
   const owned = data.buffer instanceof SharedArrayBuffer ? data.slice() : data;
-  return new runtime.Tensor(type, owned as OrtTensor.DataType, [...shape]) as OrtTensor;
+  return new runtime.Tensor(type, owned as OrtTensor.DataType, [...shape]);
 }
 
 /** A view over the result's memory. @throws {UnsupportedError} `unsupported.dtype` naming the value. */
-export function fromOrt(name: string, value: InferenceSession.OnnxValueMapType[string]): HostTensor {
-  const tensor = value as OrtTensor;
+export function fromOrt(name: string, tensor: OrtTensor): HostTensor {
   const dtype = DTYPES_BY_ORT_TYPE.get(tensor.type);
   const array = dtype === undefined ? undefined : HOST_ARRAYS.get(dtype);
   if (dtype === undefined || array === undefined) {
