@@ -71,11 +71,12 @@ afterAll(async () => {
 });
 
 describe.each(ENGINE_NAMES)("%s equals the goldens", (name) => {
-  test.each(MINIS)("of %s", async (mini, context) => {
+  test.for(MINIS)("of %s", async (mini, context) => {
     const engine = engines.get(name)!;
     const model = await openModel(join(FIXTURES, "minis", mini));
     const lacking = [...new Set(model.blocks.flatMap(({ graph }) => operatorsOf(graph)))].filter((op) => !engine.operators.has(op));
     context.skip(lacking.length > 0, `${name} lacks ${lacking.join(", ")}`);
+
     expect(await farthest(engine, mini, model)).toBeLessThanOrEqual(TOLERANCE[name]);
   });
 });
