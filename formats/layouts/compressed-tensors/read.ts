@@ -5,7 +5,7 @@
 import { elementCount, type DType } from "../../../core/dtype.ts";
 import { FormatError, UnsupportedError } from "../../../core/errors.ts";
 import type { QuantizedTensor } from "../../../core/quantized.ts";
-import { scaleShape, type ActivationScheme, type QuantScheme, type ScaleType, type SiteActivations } from "../../../core/scheme.ts";
+import type { ActivationScheme, QuantScheme, ScaleType, SiteActivations } from "../../../core/scheme.ts";
 import { toFloat32, type LazyTensor, type Tensor } from "../../../core/tensor.ts";
 import type { CompressedTensorsConfig, ConfigGroup } from "./config.ts";
 import { dequantize } from "./dequantize.ts";
@@ -134,6 +134,9 @@ async function readModule(
   const isSymmetric = scheme.format.kind !== "int" || scheme.format.symmetric;
   if (!isSymmetric) need("zeros", SUFFIXES.zeros);
   const [rows, cols] = await format.readShape(parts, scheme, module);
+  // An empty axis lets the other have any length in a file of no bytes.
+  if (rows < 1 || cols < 1)
+    throw new FormatError("format.field", `${module}: a weight of [${rows}, ${cols}] has no elements`, { module, rows, cols });
   checkShapes(format, scheme, parts, module, rows, cols);
   const weight: QuantScheme = { ...scheme, scale: SCALE_TYPES.get(scales.dtype)! };
 
@@ -290,9 +293,4 @@ async function readNumber(tensor: LazyTensor | undefined, name: string, module: 
     throw new FormatError("format.field", `${name} must hold one number, found ${JSON.stringify(tensor.shape)}`, { module });
   }
   return toFloat32(await tensor.read())[0]!;
-}
-
-/** Scales of one weight. */
-export function scaleCount(weight: QuantScheme, rows: number, cols: number): number {
-  return elementCount(scaleShape(weight.granularity, rows, cols));
 }
