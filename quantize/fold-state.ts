@@ -4,6 +4,7 @@
  */
 import { InputError } from "../core/errors.ts";
 import { fromFloat32, toFloat32, type Tensor } from "../core/tensor.ts";
+import type { FoldPair } from "../model/graph/pairs.ts";
 import type { Block, LinearSite } from "../model/model.ts";
 import type { PairDecision, WeightFold } from "./decisions.ts";
 import type { PairFactors } from "./method.ts";
@@ -34,11 +35,12 @@ export class FoldState {
    */
   async apply(block: Block, { pair, scales, note }: PairFactors): Promise<void> {
     const effective = pair.kind === "norm" ? await this.#divideNorm(block, pair, scales) : await this.#divideRows(block, pair, scales);
+    const cols = expandChannels(pair, effective);
     for (const site of pair.consumers) {
-      this.#multiply(tensorName(block, site.weight), { cols: effective });
-      this.inputFactors.set(site.name, product(this.inputFactors.get(site.name), effective));
+      this.#multiply(tensorName(block, site.weight), { cols });
+      this.inputFactors.set(site.name, product(this.inputFactors.get(site.name), cols));
     }
-    this.pairs.push({ name: pair.name, note, scales });
+    this.pairs.push({ name: `${block.name}.${pair.name}`, note, scales });
   }
 
   /** Stored values of a slot with the folds so far, as f32. @param site - for a linear's weight, whose axes matter. */
@@ -84,6 +86,25 @@ export class FoldState {
       ...(old?.cols !== undefined || cols !== undefined ? { cols: product(old?.cols, cols) } : {}),
     });
   }
+}
+
+/** Channel factors → one factor a consumer column: value heads serve several query heads. */
+export function expandChannels({ repeat, consumers }: FoldPair, factors: Float32Array): Float32Array {
+  if (repeat === undefined) return factors;
+  const { group, headSize } = repeat;
+  return Float32Array.from({ length: consumers[0]!.cols }, (_, c) => factors[Math.floor(c / (headSize * group)) * headSize + (c % headSize)]!);
+}
+
+/** Largest value over the columns that each channel serves: the reverse of `expandChannels` for maxima. */
+export function reduceChannels({ repeat, channels }: FoldPair, maxima: Float32Array): Float32Array {
+  if (repeat === undefined) return maxima;
+  const { group, headSize } = repeat;
+  const out = new Float32Array(channels);
+  for (const [c, value] of maxima.entries()) {
+    const channel = Math.floor(c / (headSize * group)) * headSize + (c % headSize);
+    out[channel] = Math.max(out[channel]!, value);
+  }
+  return out;
 }
 
 /** Name in the checkpoint of the tensor behind a slot. */

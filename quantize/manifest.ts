@@ -9,6 +9,7 @@ import type { DType } from "../core/dtype.ts";
 import { FormatError } from "../core/errors.ts";
 import { readSmallFile } from "../formats/containers/bytes.ts";
 import { isObject, parseJsonObject } from "../formats/containers/json.ts";
+import type { FoldRecords } from "./fold-records.ts";
 import type { Plan, SiteReport } from "./types.ts";
 
 export const MANIFEST_FILE = "bitwright.json";
@@ -25,14 +26,14 @@ export interface ManifestTensor {
   readonly from?: string;
 }
 
-export interface Manifest {
+export interface Manifest extends FoldRecords {
   readonly tool: "bitwright";
   readonly version: string;
   /** Name of the export that wrote it. */
   readonly format: string;
   readonly plan: Plan;
-  readonly sites: readonly SiteReport[];
-  readonly pairs: readonly { readonly name: string; readonly note: string }[];
+  /** `sqnr` null: exact. */
+  readonly sites: readonly (Omit<SiteReport, "sqnr"> & { readonly sqnr: number | null })[];
   readonly tensors: Readonly<Record<string, ManifestTensor>>;
   /** Every other file of the artifact but this one, with its hash. */
   readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;

@@ -5,7 +5,7 @@
 import { elementCount, type DType } from "../core/dtype.ts";
 import { InputError } from "../core/errors.ts";
 import { openModel } from "../model/sources/open.ts";
-import { openTensorModel } from "../model/sources/tensors.ts";
+import { openTensors } from "../model/sources/tensors.ts";
 import type { Model } from "../model/model.ts";
 import { neededStatistics, needsSearch, usablePairs } from "./decide.ts";
 import type { Export } from "./exports/export.ts";
@@ -68,7 +68,7 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
     scaleDType: scales,
     statistics: neededStatistics(settings, choices),
     needsSearch: needsSearch(settings, choices),
-    pairs: model.blocks.flatMap((block) => usablePairs(model, block, settings).map(({ name }) => name)),
+    pairs: model.blocks.flatMap((block) => usablePairs(model, block, settings).map(({ name }) => `${block.name}.${name}`)),
     targets: targets.map((target) => ({
       export: target,
       directory: isAlone ? options.out : `${options.out}/${target.name}`,
@@ -87,7 +87,7 @@ function isDataFree(settings: Settings): boolean {
 }
 
 async function openSource(path: string, dataFree: boolean): Promise<Model> {
-  if (dataFree && path.endsWith(".safetensors")) return openTensorModel(path);
+  if (dataFree && path.endsWith(".safetensors")) return openTensors(path);
   return openModel(path);
 }
 

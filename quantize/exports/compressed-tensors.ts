@@ -3,7 +3,8 @@
  * layout in `formats/` knows names, bytes and configuration.
  * @module
  */
-import { canHold, moduleTensors, quantizationConfig } from "../../formats/layouts/compressed-tensors/write.ts";
+import { quantizationConfig } from "../../formats/layouts/compressed-tensors/groups.ts";
+import { canHold, moduleTensors } from "../../formats/layouts/compressed-tensors/write.ts";
 import type { Export } from "./export.ts";
 
 export const compressedTensors: Export = {

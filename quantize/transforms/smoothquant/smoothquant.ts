@@ -8,6 +8,7 @@
  */
 import type { PairFactors, Transform, TransformContext } from "../../method.ts";
 import type { FoldPair } from "../../../model/graph/pairs.ts";
+import { reduceChannels } from "../../fold-state.ts";
 import { foldColumnMaxima, smoothingScales } from "./scales.ts";
 
 /** The grid of `alpha=auto`: coarse first, then the neighbours of the best. */
@@ -29,9 +30,11 @@ async function decideFactors(context: TransformContext): Promise<readonly PairFa
   const { alpha } = context.settings;
   const chosen: PairFactors[] = [];
   for (const pair of context.pairs) {
-    const activations = context.absmax(pair.consumers.find(({ kind }) => kind === "linear") ?? pair.consumers[0]!);
-    const maxima = new Float32Array(pair.channels);
-    for (const site of pair.consumers) foldColumnMaxima(await context.weight(site.weight), pair.channels, site.channelAxis, maxima);
+    const first = pair.consumers.find(({ kind }) => kind === "linear") ?? pair.consumers[0]!;
+    const activations = reduceChannels(pair, context.absmax(first));
+    const columns = new Float32Array(first.cols);
+    for (const site of pair.consumers) foldColumnMaxima(await context.weight(site.weight), first.cols, site.channelAxis, columns);
+    const maxima = reduceChannels(pair, columns);
     const at = (value: number): PairFactors => ({ pair, scales: smoothingScales(activations, maxima, value), note: `alpha ${value}` });
     if (alpha === "auto") {
       const best = await searchAlpha(context, pair, at);

@@ -1,0 +1,249 @@
+/**
+ * The main job: source and recipe → verified artifact.
+ * @module
+ */
+import { resolve } from "node:path";
+import { InputError, throwIfAborted, VerifyError } from "../core/errors.ts";
+import { loadTokenIds } from "../calibrate/samples.ts";
+import type { Engine } from "../model/engines/engine.ts";
+import { createEngine } from "../model/engines/index.ts";
+import { evaluate } from "../model/evaluate.ts";
+import { openModel } from "../model/sources/open.ts";
+import type { Model } from "../model/model.ts";
+import type { Sample } from "../model/walk-types.ts";
+import { loadCalibration, loadSamples } from "./calibration-inputs.ts";
+import { decide } from "./decide.ts";
+import { NO_DECISIONS, type Decisions } from "./decisions.ts";
+import { readDecisions, writeDecisions } from "./decisions-file.ts";
+import { checkGate } from "./gate.ts";
+import { readJournalHead } from "./journal.ts";
+import { checkSeparate, claimOutput, finishOutput, type ClaimedOutput } from "./output-directory.ts";
+import { layoutOutput } from "./output-layout.ts";
+import { checkBudgets, makePlan } from "./plan.ts";
+import { prepare, type Prepared, type Target } from "./prepare.ts";
+import { runKey } from "./run-key.ts";
+import type { Plan, QuantizeOptions, QuantizeReport, VerifyReport } from "./types.ts";
+import { verifyArtifact } from "./verify.ts";
+import { writeArtifact, type WrittenArtifact } from "./write-artifact.ts";
+
+export type { QuantizeOptions, QuantizeReport } from "./types.ts";
+
+/** Beyond this many source bytes the artifact is checked by its hashes alone; `verify --source` compares every weight. */
+const COMPARE_BYTES = 2 ** 30;
+
+/**
+ * Quantize a model and verify what was written.
+ *
+ * Interrupted (signal, crash, `kill -9`), the same call goes on where it stopped and gives the same bytes.
+ *
+ * @param source - HF directory, a bare .safetensors file (data-free recipes), or an open model.
+ * @throws {InputError}, {UnsupportedError}, {FormatError}, {BudgetError} before anything is written.
+ * @throws {VerifyError} `verify.mismatch` when the artifact is not what was meant, `verify.gate` when it misses the gate.
+ * @throws {InterruptedError} when the signal is aborted; finished work is kept.
+ */
+export async function quantize(source: string | Model, options: QuantizeOptions): Promise<QuantizeReport> {
+  const started = performance.now();
+  const cpuBefore = process.cpuUsage();
+  throwIfAborted(options.signal);
+  const prepared = await prepare(source, options);
+  const plan = makePlan(prepared, options);
+  if (prepared.statistics.length > 0 && options.calibration === undefined) requireData(options);
+  await checkSeparate(prepared.model.directory, options.out);
+  await checkBudgets(plan, options);
+  const engines = new EngineHolder(options.engine);
+  const outputs: ClaimedOutput[] = [];
+  try {
+    const request = requestOf(source, options);
+    for (const target of prepared.targets) {
+      const key = await runKey(prepared, target, options);
+      outputs.push(await claimOutput({ directory: target.directory, key, request, force: options.force === true }));
+    }
+    const resumed = outputs.some((output) => output.resumed);
+    const decisions = await decisionsFor(prepared, options, engines, outputs);
+    const decided = applyDecisions(prepared, plan, decisions, options);
+    const written: WrittenArtifact[] = [];
+    for (const [i, target] of decided.prepared.targets.entries()) {
+      written.push(await writeArtifact({ ...decided, decisions, target, output: outputs[i]!, options }));
+    }
+    const verified = await verifyAll(decided.prepared, written, options);
+    const evaluation = await evaluateBoth(prepared.model, written[0]!.directory, options, engines);
+    for (const output of outputs.splice(0)) await finishOutput(output);
+    const report: QuantizeReport = {
+      out: written.map(({ directory, bytes, files }, i) => ({ format: prepared.targets[i]!.export.name, directory, bytes, files })),
+      plan: decided.plan,
+      sites: written[0]!.sites,
+      sourceBytes: prepared.sourceBytes,
+      outputBytes: written.reduce((sum, { bytes }) => sum + bytes, 0),
+      seconds: (performance.now() - started) / 1000,
+      cpuSeconds: cpuSince(cpuBefore),
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      resumed,
+      verified,
+      ...(evaluation && { evaluation }),
+      warnings: decided.plan.notes,
+    };
+    gateReport(report, options);
+    return report;
+  } finally {
+    for (const { journal } of outputs) await journal.close();
+    await engines.close();
+  }
+}
+
+/**
+ * Go on with an unfinished run from its directory alone.
+ *
+ * @throws {InputError} `input.path` when there is none, or when it was started with data that no file holds.
+ */
+export async function resume(out: string, overrides: Pick<QuantizeOptions, "workers" | "signal" | "onProgress" | "engine"> = {}): Promise<QuantizeReport> {
+  const head = await readJournalHead(out);
+  if (head === undefined) throw new InputError("input.path", `${out} holds no unfinished run; start one with quantize`, { directory: out });
+  const { source, options, reason } = head.request as { source?: string; options?: QuantizeOptions; reason?: string };
+  if (source === undefined || options === undefined) {
+    throw new InputError("input.path", `the run in ${out} cannot be resumed from its directory alone (${reason}); repeat the original call`, { directory: out });
+  }
+  return quantize(source, { ...options, ...overrides });
+}
+
+/** What `resume` needs: the options that are plain data, with paths made absolute. */
+function requestOf(source: string | Model, options: QuantizeOptions): Readonly<Record<string, unknown>> {
+  if (typeof source !== "string") return { reason: "its source was a model object" };
+  if (typeof options.calibration === "object") return { reason: "its calibration was an object" };
+  const { signal: _signal, onProgress: _onProgress, engine: _engine, ...plain } = options;
+  const absolute = (paths: readonly string[]): string[] => paths.map((path) => resolve(path));
+  return {
+    source: resolve(source),
+    options: {
+      ...plain,
+      out: resolve(options.out),
+      ...(options.data && { data: absolute(options.data) }),
+      ...(options.calibration !== undefined && { calibration: resolve(options.calibration) }),
+      ...(options.evaluate && { evaluate: { ...options.evaluate, data: absolute(options.evaluate.data) } }),
+    },
+  };
+}
+
+function requireData({ data, sequences, recipe }: QuantizeOptions): void {
+  if (sequences !== undefined || (data !== undefined && data.length > 0)) return;
+  throw new InputError(
+    "input.no-data",
+    `--method ${recipe.method.join("+")} looks at activations: give --data <text, jsonl, parquet or ids> or --calibration <file>; ` +
+      "a small text to try it with is bundled as fixtures/data/calib.txt",
+    { option: "data", sample: "fixtures/data/calib.txt" },
+  );
+}
+
+/** Decisions of an earlier process where it left them, else made now and stored before anything is written. */
+async function decisionsFor(prepared: Prepared, options: QuantizeOptions, engines: EngineHolder, outputs: readonly ClaimedOutput[]): Promise<Decisions> {
+  const { statistics, needsSearch, model, choices, settings, scaleDType } = prepared;
+  if (statistics.length === 0 && !needsSearch) return NO_DECISIONS;
+  const stored = await readDecisions(outputs[0]!.directory);
+  let decisions = stored;
+  if (decisions === undefined) {
+    let loaded: Promise<readonly Sample[]> | undefined;
+    const samples = (): Promise<readonly Sample[]> => (loaded ??= loadSamples(prepared, options));
+    const calibration = await loadCalibration(prepared, options, samples, () => engines.get());
+    decisions = await decide(model, choices, settings, {
+      calibration,
+      scaleDType,
+      ...(needsSearch && { search: { samples: await samples(), engine: await engines.get() } }),
+      ...(options.signal && { signal: options.signal }),
+      ...(options.onProgress && { onProgress: options.onProgress }),
+    });
+  }
+  for (const { directory } of outputs) await writeDecisions(directory, decisions);
+  return decisions;
+}
+
+/** The prepared run with protected sites made weight-only. */
+function applyDecisions(
+  prepared: Prepared,
+  plan: Plan,
+  decisions: Decisions,
+  options: QuantizeOptions,
+): { prepared: Prepared; plan: Plan } {
+  const choices = prepared.choices.map(({ site, plan: sitePlan }) => {
+    const reason = decisions.protected.get(site.name);
+    if (reason === undefined) return { site, plan: sitePlan };
+    const { input: _input, ...weightOnly } = sitePlan;
+    return { site, plan: { ...weightOnly, reason } };
+  });
+  const targets: Target[] = prepared.targets.map((target) => ({
+    ...target,
+    layout: layoutOutput(prepared.model, choices, target.export, prepared.scaleDType, options.maxShardBytes),
+  }));
+  const decided: Prepared = { ...prepared, choices, targets };
+  return { prepared: decided, plan: { ...plan, sites: choices.map((choice) => choice.plan) } };
+}
+
+/** @throws {VerifyError} `verify.mismatch` naming the first problems. */
+async function verifyAll(prepared: Prepared, written: readonly WrittenArtifact[], options: QuantizeOptions): Promise<VerifyReport> {
+  const reports: VerifyReport[] = [];
+  for (const { directory } of written) {
+    const report = await verifyArtifact(directory, {
+      ...(prepared.sourceBytes <= COMPARE_BYTES && { source: prepared.model }),
+      ...(options.signal && { signal: options.signal }),
+      ...(options.onProgress && { onProgress: options.onProgress }),
+    });
+    if (!report.ok) {
+      const first = report.problems.slice(0, 3).map(({ tensor, problem }) => `${tensor}: ${problem}`);
+      throw new VerifyError("verify.mismatch", `${directory} is not what was meant to be written: ${first.join("; ")}`, { problems: report.problems });
+    }
+    reports.push(report);
+  }
+  return { ...reports[0]!, tensors: reports.reduce((sum, { tensors }) => sum + tensors, 0) };
+}
+
+async function evaluateBoth(
+  model: Model,
+  directory: string,
+  options: QuantizeOptions,
+  engines: EngineHolder,
+): Promise<QuantizeReport["evaluation"] | undefined> {
+  const request = options.evaluate;
+  if (request === undefined) return undefined;
+  const ids = await loadTokenIds(request.data, { directory: model.directory ?? directory, vocabularySize: model.facts.vocabularySize });
+  const { onProgress } = options;
+  const result = await evaluate(await openModel(directory), ids, {
+    engine: await engines.get(),
+    reference: model,
+    ...(request.window !== undefined && { window: request.window }),
+    ...(request.maxTokens !== undefined && { maxTokens: request.maxTokens }),
+    ...(options.signal && { signal: options.signal }),
+    ...(onProgress && { onProgress: ({ done, total, detail }) => onProgress({ phase: "evaluate", done, total, unit: "tokens", detail }) }),
+  });
+  const { perplexity, tokens, window, kl = 0, top1 = 1, referencePerplexity = perplexity } = result;
+  return { before: { perplexity: referencePerplexity, tokens, window }, after: { perplexity, tokens, window, kl, top1 } };
+}
+
+/** @throws {VerifyError} `verify.gate`. */
+function gateReport({ evaluation, sites }: QuantizeReport, { gate }: QuantizeOptions): void {
+  if (gate === undefined) return;
+  checkGate(gate, {
+    sqnr: sites.reduce((worst, { sqnr }) => Math.min(worst, sqnr), Infinity),
+    ...(evaluation && { perplexity: evaluation.after.perplexity / evaluation.before.perplexity, kl: evaluation.after.kl }),
+  });
+}
+
+function cpuSince(before: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
+}
+
+/** Starts an engine when something first needs it, and closes what it started. */
+class EngineHolder {
+  readonly #given: Engine | undefined;
+  #own: Promise<Engine> | undefined;
+
+  constructor(given: Engine | undefined) {
+    this.#given = given;
+  }
+
+  async get(): Promise<Engine> {
+    return this.#given ?? (this.#own ??= createEngine("auto"));
+  }
+
+  async close(): Promise<void> {
+    await (await this.#own?.catch(() => undefined))?.close();
+  }
+}
