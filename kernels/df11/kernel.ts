@@ -1,0 +1,14 @@
+/**
+ * Exports of df11.as.ts; pointers are byte offsets in the workspace's memory.
+ * @module
+ */
+export interface Df11Kernel {
+  countExponents(x: number, count: number, tables: number): void;
+  splitSignMantissa(x: number, count: number, out: number): void;
+  mergePatterns(exponents: number, signMantissa: number, count: number, out: number): void;
+  encodeExponents(x: number, count: number, codes: number, stream: number, gaps: number, positions: number, state: number): number;
+  packGaps(gaps: number, windows: number, out: number): void;
+  buildTable(luts: number, rows: number, table: number): void;
+  decodeBlock(stream: number, at: number, endBit: number, luts: number, rows: number, table: number, out: number, count: number): number;
+  decodeFour(stream: number, luts: number, rows: number, table: number, jobs: number): void;
+}
