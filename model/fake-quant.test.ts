@@ -10,11 +10,14 @@ import { quantizeDequantize, withActivations } from "./fake-quant.ts";
 import { GraphBuilder } from "./graph/builder.ts";
 import type { Block, Model } from "./model.ts";
 
-let engine: Engine;
+const ENGINES = ["onnxruntime", "tfjs"] as const;
+const engines = new Map<string, Engine>();
 beforeAll(async () => {
-  engine = await createEngine("onnxruntime", { threads: 1 });
+  for (const name of ENGINES) engines.set(name, await createEngine(name, { threads: 1 }));
 });
-afterAll(() => engine.close());
+afterAll(async () => {
+  for (const engine of engines.values()) await engine.close();
+});
 
 const scheme = (over: Partial<QuantScheme> = {}): QuantScheme => ({
   format: { kind: "int", bits: 8, symmetric: true },
@@ -25,7 +28,7 @@ const scheme = (over: Partial<QuantScheme> = {}): QuantScheme => ({
   ...over,
 });
 
-/** Run quantize-dequantize on `x`; static numbers come in as inputs. */
+/** Run quantize-dequantize on `x` in every engine, which must agree to the bit; static numbers come in as inputs. */
 async function run(s: QuantScheme, x: Float32Array, shape: readonly number[], scale?: number, zero?: number): Promise<number[]> {
   const graph = new GraphBuilder("probe");
   graph.input(
@@ -42,17 +45,23 @@ async function run(s: QuantScheme, x: Float32Array, shape: readonly number[], sc
   });
   // Read so that engines that refuse unused inputs see it used.
   graph.op("Identity", ["samples"], {}, "used");
-  const compiled = await engine.compile(graph.build([y, "used"]));
-  const out = await compiled.run({
+  const feeds: Record<string, HostTensor> = {
     x: { dtype: "F32", shape, data: x },
     samples: { dtype: "F32", shape: [2, 1], data: new Float32Array(2) },
     scale: { dtype: "F32", shape: [1], data: Float32Array.of(scale ?? 0) },
     zero: { dtype: "F32", shape: [1], data: Float32Array.of(zero ?? 0) },
-  });
-  await compiled.release();
-  expect(out["y"]!.shape).toEqual(shape);
-  // The sign of a zero is not part of the claim.
-  return Array.from(out["y"]!.data as Float32Array, (v) => v + 0);
+  };
+  const results: number[][] = [];
+  for (const engine of engines.values()) {
+    const compiled = await engine.compile(graph.build([y, "used"]));
+    const out = await compiled.run(feeds);
+    await compiled.release();
+    expect(out["y"]!.shape).toEqual(shape);
+    // The sign of a zero is not part of the claim.
+    results.push(Array.from(out["y"]!.data as Float32Array, (v) => v + 0));
+  }
+  for (const result of results) expect(result).toEqual(results[0]);
+  return results[0]!;
 }
 
 const f = Math.fround;
@@ -289,7 +298,7 @@ describe("withActivations", () => {
       w[slot] = toFloat32(await lazy.read());
       feeds[slot] = { dtype: "F32", shape: lazy.shape, data: w[slot] };
     }
-    const compiled = await engine.compile(graph, { outputs: ["y", "b.output", "b.output.float"] });
+    const compiled = await engines.get("onnxruntime")!.compile(graph, { outputs: ["y", "b.output", "b.output.float"] });
     const out = await compiled.run(feeds);
     await compiled.release();
     const matmul = (v: Float32Array, m: Float32Array): Float32Array =>
