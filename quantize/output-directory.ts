@@ -9,6 +9,7 @@ import { mkdir, readdir, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { syncDirectory } from "../formats/containers/atomic.ts";
+import type { Model } from "../model/model.ts";
 import { createJournal, JOURNAL_DIRECTORY, readJournalHead, removeJournal, resumeJournal, type Journal } from "./journal.ts";
 import { MANIFEST_FILE, readManifest } from "./manifest.ts";
 
@@ -37,11 +38,17 @@ export interface Claim {
  *
  * @throws {InputError} `input.path` naming both.
  */
-export async function checkSeparate(sourceDirectory: string | undefined, out: string): Promise<void> {
-  if (sourceDirectory === undefined) return;
-  const [source, target] = [await realpath(sourceDirectory), await realPlace(out)];
+export async function checkSeparate({ directory, tensors }: Model, out: string): Promise<void> {
+  const target = await realPlace(out);
+  for (const path of new Set([...tensors.values()].flatMap(({ location }) => (location === undefined ? [] : [location.path])))) {
+    if (isInside(await realpath(path), target)) {
+      throw new InputError("input.path", `the source file ${path} lies in the output ${out}; choose another --out`, { source: path, target });
+    }
+  }
+  if (directory === undefined) return;
+  const source = await realpath(directory);
   if (isInside(source, target) || isInside(target, source)) {
-    throw new InputError("input.path", `the output ${out} and the source ${sourceDirectory} must not lie in each other`, { source, target });
+    throw new InputError("input.path", `the output ${out} and the source ${directory} must not lie in each other`, { source, target });
   }
 }
 

@@ -3,9 +3,8 @@
  * @module
  */
 import { elementCount, type DType } from "../core/dtype.ts";
-import { InputError } from "../core/errors.ts";
+import { InputError, UnsupportedError } from "../core/errors.ts";
 import { openModel } from "../model/sources/open.ts";
-import { openTensors } from "../model/sources/tensors.ts";
 import type { Model } from "../model/model.ts";
 import { neededStatistics, needsSearch, usablePairs } from "./decide.ts";
 import type { Export } from "./exports/export.ts";
@@ -13,6 +12,7 @@ import { findExport } from "./exports/index.ts";
 import { layoutOutput, type OutputLayout } from "./output-layout.ts";
 import { resolveSettings, scaleDType, type Settings } from "./settings.ts";
 import { chooseSites, type SiteChoice } from "./sites.ts";
+import { openTensorModel } from "./tensor-model.ts";
 import type { QuantizeOptions } from "./types.ts";
 
 /** One artifact to write. */
@@ -87,8 +87,15 @@ function isDataFree(settings: Settings): boolean {
 }
 
 async function openSource(path: string, dataFree: boolean): Promise<Model> {
-  if (dataFree && path.endsWith(".safetensors")) return openTensors(path);
-  return openModel(path);
+  if (!dataFree) return openModel(path);
+  if (path.endsWith(".safetensors")) return openTensorModel(path);
+  try {
+    return await openModel(path);
+  } catch (error) {
+    // Weights can be rounded whatever the architecture; only activations need a graph.
+    if (error instanceof UnsupportedError && error.code === "unsupported.architecture") return openTensorModel(path);
+    throw error;
+  }
 }
 
 function notesOf(model: Model, settings: Settings, choices: readonly SiteChoice[]): readonly string[] {

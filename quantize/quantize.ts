@@ -4,7 +4,6 @@
  */
 import { resolve } from "node:path";
 import { InputError, throwIfAborted, VerifyError } from "../core/errors.ts";
-import { loadTokenIds } from "../calibrate/samples.ts";
 import type { Engine } from "../model/engines/engine.ts";
 import { createEngine } from "../model/engines/index.ts";
 import { evaluate } from "../model/evaluate.ts";
@@ -48,7 +47,7 @@ export async function quantize(source: string | Model, options: QuantizeOptions)
   const prepared = await prepare(source, options);
   const plan = makePlan(prepared, options);
   if (prepared.statistics.length > 0 && options.calibration === undefined) requireData(options);
-  await checkSeparate(prepared.model.directory, options.out);
+  await checkSeparate(prepared.model, options.out);
   await checkBudgets(plan, options);
   const engines = new EngineHolder(options.engine);
   const outputs: ClaimedOutput[] = [];
@@ -202,6 +201,7 @@ async function evaluateBoth(
 ): Promise<QuantizeReport["evaluation"] | undefined> {
   const request = options.evaluate;
   if (request === undefined) return undefined;
+  const { loadTokenIds } = await import("../calibrate/samples.ts");
   const ids = await loadTokenIds(request.data, { directory: model.directory ?? directory, vocabularySize: model.facts.vocabularySize });
   const { onProgress } = options;
   const result = await evaluate(await openModel(directory), ids, {

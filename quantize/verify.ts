@@ -140,7 +140,7 @@ async function compareSource(
 ): Promise<VerifyReport["worst"]> {
   const opened = typeof source === "string" ? await openCheckpoint(source) : undefined;
   const originals = opened?.tensors ?? (source as { readonly tensors: ReadonlyMap<string, LazyTensor> }).tensors;
-  const sites = new Map(manifest.plan.sites.flatMap((site) => (site.weight === undefined ? [] : [[`${site.name}.weight`, site.name] as const])));
+  const sites = new Map<string, string>(manifest.plan.sites.flatMap((site) => (site.weight === undefined ? [] : [[`${site.name}.weight`, site.name] as const])));
   const measured = new Map(manifest.sites.map(({ name, sqnr }) => [name, sqnr ?? Infinity]));
   let worst: VerifyReport["worst"];
   try {
