@@ -3,6 +3,7 @@
  * layout in `formats/` knows names, bytes and configuration.
  * @module
  */
+import { dialectEntry } from "../../formats/layouts/compressed-tensors/dialect.ts";
 import { quantizationConfig } from "../../formats/layouts/compressed-tensors/groups.ts";
 import { canHold, moduleTensors } from "../../formats/layouts/compressed-tensors/write.ts";
 import type { Export } from "./export.ts";
@@ -16,6 +17,7 @@ export const compressedTensors: Export = {
     const quantized = sites.flatMap(({ module, weight, input, output }) =>
       weight === undefined ? [] : [{ module, weight, ...(input && { input }), ...(output && { output }) }],
     );
-    return { ...source, quantization_config: quantizationConfig(quantized, ignore) };
+    const activations = quantized.flatMap(({ input, output }) => [input, output].filter((scheme) => scheme !== undefined));
+    return { ...source, ...dialectEntry(activations), quantization_config: quantizationConfig(quantized, ignore) };
   },
 };

@@ -10,6 +10,7 @@ import type { QuantScheme, SiteActivations } from "../../../core/scheme.ts";
 import { isObject } from "../../containers/json.ts";
 import type { ArtifactLayout } from "../layout.ts";
 import { parseQuantizationConfig } from "./config.ts";
+import { applyDialect } from "./dialect.ts";
 import { readModules } from "./read.ts";
 
 /** `quant_method` in config.json. */
@@ -40,6 +41,6 @@ export const compressedTensors: ArtifactLayout = {
       weights.set(module, stored.weight);
       if (stored.activations.input !== undefined || stored.activations.output !== undefined) activations.set(module, stored.activations);
     }
-    return { tensors, activations, weights, format: config.format };
+    return { tensors, activations: applyDialect(checkpoint.config, activations), weights, format: config.format };
   },
 };
