@@ -30,8 +30,7 @@ export function tokenSample(model: Model, ids: readonly number[], options: Token
       vocabularySize,
     });
   }
-  const limited = model.tensors.size > 0 && LEARNED_POSITIONS.has(model.facts.family);
-  if (limited && ids.length > maxPositions) {
+  if (hasPositionTable(model) && ids.length > maxPositions) {
     throw new InputError("input.shape", `${ids.length} tokens, but the model has positions for ${maxPositions}`, {
       tokens: ids.length,
       maxPositions,
@@ -58,8 +57,14 @@ export function tokenSample(model: Model, ids: readonly number[], options: Token
   return { inputs: inputs satisfies Values };
 }
 
-/** Families whose positions are rows of a table, so that a longer sequence has none. */
-const LEARNED_POSITIONS: ReadonlySet<string> = new Set(["gpt2", "opt", "bert"]);
+/** Whether positions are rows of a table, so that a longer sequence has none; rotary positions go on for ever. */
+function hasPositionTable({ blocks }: Model): boolean {
+  const graph = blocks[0]?.graph;
+  if (graph === undefined) return false;
+  const places = new Set(["position_ids"]);
+  for (const { op, inputs, outputs } of graph.nodes) if (op === "Add" && places.has(inputs[0]!)) places.add(outputs[0]!);
+  return graph.nodes.some(({ op, inputs }) => op === "Gather" && places.has(inputs[1]!));
+}
 
 function unwanted(option: string, model: Model): InputError {
   return new InputError("input.option", `${model.facts.className} takes no ${option}`, { option });

@@ -46,7 +46,7 @@ export interface FoundArchitecture {
  */
 export function findArchitecture(config: ConfigReader): FoundArchitecture {
   const className = config.list("architectures", isString, "class names")?.[0];
-  const modelType = config.firstOf(["model_type"]) === "model_type" && config.has("model_type") ? config.text("model_type", "") : "";
+  const modelType = config.text("model_type", "");
   if (className !== undefined) {
     const architecture = ARCHITECTURES.find(({ classNames }) => classNames.includes(className));
     if (architecture !== undefined) return { architecture, className };

@@ -137,7 +137,7 @@ export function readRope(config: ConfigReader, settings: ConfigReader | undefine
       return { kind: "fixed", size, theta, scaling: { type, factor: settings.positive("factor"), low, high, original: original() } };
     }
     case "yarn":
-      return { kind: "fixed", size, theta, scaling: readYarn(settings, original(), options.maxPositions) };
+      return { kind: "fixed", size, theta, scaling: readYarn(settings, theta, original(), options.maxPositions) };
     case "dynamic":
       if (size <= 2) config.fail("head_dim", "more than 2 rotating channels for dynamic rope scaling");
       return { kind: "dynamic", size, theta, factor: settings.positive("factor"), maxPositions: options.maxPositions };
@@ -152,10 +152,11 @@ export function readRope(config: ConfigReader, settings: ConfigReader | undefine
   }
 }
 
-function readYarn(settings: ConfigReader, original: number, maxPositions: number): FixedScaling & { type: "yarn" } {
+function readYarn(settings: ConfigReader, theta: number, original: number, maxPositions: number): FixedScaling & { type: "yarn" } {
   const factor = settings.optionalPositive("factor") ?? maxPositions / original;
   const mscale = settings.optionalPositive("mscale");
   const mscaleAll = settings.optionalPositive("mscale_all_dim");
+  if (theta <= 1) settings.fail("rope_theta", "a base above 1 for yarn");
   const magnitude = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
   const implied = mscale !== undefined && mscaleAll !== undefined ? magnitude(mscale) / magnitude(mscaleAll) : magnitude(1);
   return {
@@ -181,13 +182,14 @@ function readLongrope(
   };
   const factor = settings.optionalPositive("factor") ?? maxPositions / original;
   const implied = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
-  if (!Number.isFinite(implied)) settings.fail("original_max_position_embeddings", "a length above 1");
+  const attention = settings.optionalPositive("attention_factor") ?? implied;
+  if (!Number.isFinite(attention)) settings.fail("original_max_position_embeddings", "a length above 1");
   return {
     kind: "longrope",
     short: divisors("short_factor"),
     long: divisors("long_factor"),
     original,
-    attention: settings.optionalPositive("attention_factor") ?? implied,
+    attention,
   };
 }
 

@@ -1,8 +1,12 @@
 import { join } from "node:path";
-import { expect, test } from "vitest";
-import type { Model } from "../model.ts";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createRandom } from "../../core/random.ts";
+import { toFloat32 } from "../../core/tensor.ts";
+import type { Engine, HostTensor } from "../engines/engine.ts";
+import { createEngine } from "../engines/index.ts";
+import type { Block, LinearSite, Model } from "../model.ts";
 import { openModel } from "../sources/open.ts";
-import { findPairs } from "./pairs.ts";
+import { findPairs, type FoldPair } from "./pairs.ts";
 
 const MINIS = new URL("../../fixtures/models/minis", import.meta.url).pathname;
 
@@ -92,4 +96,91 @@ test.each([
   const pair = findPairs(model.blocks[1]!).find(({ kind }) => kind === "value-output")!;
   expect(pair.repeat).toEqual({ group, headSize });
   expect(pair.channels * group).toBe(pair.consumers[0]!.cols);
+});
+
+let engine: Engine;
+beforeAll(async () => {
+  engine = await createEngine("onnxruntime", { threads: 1 });
+});
+afterAll(async () => engine.close());
+
+/** Divide the producer's channels by s and multiply the consumers' columns, as `FoldPair` documents. */
+function fold(weights: Map<string, HostTensor>, pair: FoldPair, scales: readonly number[]): void {
+  const change = (slot: string, factor: (index: number) => number): void => {
+    const tensor = weights.get(slot)!;
+    weights.set(slot, { ...tensor, data: (tensor.data as Float32Array).map((value, index) => value * factor(index)) });
+  };
+  const { weight, bias, offset, axis } = pair.producer;
+  const stored = weights.get(weight)!;
+  const width = stored.shape[1] ?? 1;
+  const channel = (index: number): number => (axis === 0 ? Math.floor(index / width) : index % width);
+  if (offset === 1) {
+    const data = (stored.data as Float32Array).map((value, index) => (value + 1) / scales[index]! - 1);
+    weights.set(weight, { ...stored, data });
+  } else change(weight, (index) => 1 / scales[channel(index)]!);
+  if (bias !== undefined) change(bias, (index) => 1 / scales[index]!);
+  const { group = 1, headSize = pair.channels } = pair.repeat ?? {};
+  const source = (column: number): number => Math.floor(column / (headSize * group)) * headSize + (column % headSize);
+  const column = ({ channelAxis, rows, cols }: LinearSite, index: number): number =>
+    channelAxis === 0 ? index % cols : Math.floor(index / rows);
+  for (const site of pair.consumers) change(site.weight, (index) => scales[source(column(site, index))]!);
+}
+
+async function runBlock(block: Block, weights: ReadonlyMap<string, HostTensor>): Promise<Float32Array> {
+  const random = createRandom(3);
+  const sizes = new Map<string, number>([
+    ["batch", 2],
+    ["sequence", 9],
+  ]);
+  const feeds: Record<string, HostTensor> = Object.fromEntries(weights);
+  for (const { name, dtype, shape } of block.graph.inputs) {
+    const dims = shape.map((size) => (typeof size === "number" ? size : sizes.get(size)!));
+    const count = dims.reduce((product, size) => product * size, 1);
+    const data =
+      dtype === "BOOL"
+        ? Uint8Array.from({ length: count }, (_, i) => (i % 9 <= Math.floor(i / 9) % 9 ? 1 : 0))
+        : Float32Array.from({ length: count }, () => random.normal());
+    feeds[name] = { dtype, shape: dims, data };
+  }
+  const compiled = await engine.compile(block.graph);
+  const values = await compiled.run(feeds);
+  await compiled.release();
+  return values[block.graph.outputs[0]!]!.data as Float32Array;
+}
+
+test.each([
+  "llama",
+  "llama-linear-rope",
+  "mistral",
+  "mixtral",
+  "qwen2",
+  "qwen3",
+  "qwen3-moe",
+  "gemma2",
+  "gemma3",
+  "phi3",
+  "gpt2",
+  "opt",
+  "opt-post-norm",
+  "bert",
+])("%s: folding any scales into any pair leaves the block's output unchanged", async (mini) => {
+  const model = await openModel(join(MINIS, mini));
+  const block = model.blocks.findLast(({ role }) => role === "block")!;
+  const weights = new Map<string, HostTensor>();
+  for (const [slot, tensor] of block.weights)
+    weights.set(slot, { dtype: "F32", shape: tensor.shape, data: toFloat32(await tensor.read()) });
+  const expected = await runBlock(block, weights);
+  const size = expected.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+  const random = createRandom(11);
+  for (const pair of findPairs(block)) {
+    const folded = new Map(weights);
+    fold(
+      folded,
+      pair,
+      Array.from({ length: pair.channels }, () => 2 ** (4 * random.uniform() - 2)),
+    );
+    const actual = await runBlock(block, folded);
+    const worst = expected.reduce((largest, value, i) => Math.max(largest, Math.abs(value - actual[i]!)), 0);
+    expect({ pair: pair.name, exact: worst / size < 1e-5 }).toEqual({ pair: pair.name, exact: true });
+  }
 });
