@@ -105,9 +105,12 @@ export async function compareModels(a: Model, b: Model, samples: readonly Sample
     const keep = ({ batch, values }: Arrival): Promise<void> => states.replace(batch, Object.entries(values), new Set());
     await walkToHead(first, samples, step(first, 0), keep);
     const tokens = headTokens([first, second]);
-    runners.push(await HeadRunner.create(engine, headOf(first).graph, Object.fromEntries(await loadWeights(headOf(first))), tokens));
     await walkToHead(second, samples, step(second, 1), async ({ batch, values, weights }) => {
-      if (runners.length === 1) runners.push(await HeadRunner.create(engine, headOf(second).graph, Object.fromEntries(weights), tokens));
+      if (runners.length === 0) {
+        const heads = [await loadWeights(headOf(first)), weights] as const;
+        runners.push(await HeadRunner.create(engine, headOf(first).graph, Object.fromEntries(heads[0]), tokens));
+        runners.push(await HeadRunner.create(engine, headOf(second).graph, Object.fromEntries(heads[1]), tokens));
+      }
       const kept: Record<string, Arrival["values"][string]> = {};
       for (const { name } of headOf(first).graph.inputs) kept[name] = (await states.get(batch, name))!;
       const theirs = runners[1]!.run(values);

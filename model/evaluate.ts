@@ -182,9 +182,12 @@ async function scoreWindows(
     }
     const graph = scoringGraph(headOf(model).graph, reference && headOf(reference).graph);
     const tokens = headTokens(reference === undefined ? [model] : [model, reference]);
-    const referenceWeights = reference === undefined ? [] : await prefixedWeights(reference);
+    const createRunner = async (weights: Arrival["weights"]): Promise<HeadRunner> => {
+      const referenceWeights = reference === undefined ? [] : await prefixedWeights(reference);
+      return HeadRunner.create(engine, graph, Object.fromEntries([...weights, ...referenceWeights]), tokens);
+    };
     await walkToHead(model, samplesOf(model, windows), report(1), async ({ batch, samples, values, weights }) => {
-      runner ??= await HeadRunner.create(engine, graph, Object.fromEntries([...weights, ...referenceWeights]), tokens);
+      runner ??= await createRunner(weights);
       const fed: Record<string, HostTensor> = { ...values, [TARGETS]: targetsOf(samples, windows) };
       for (const { name } of reference === undefined ? [] : headOf(reference).graph.inputs) {
         fed[REFERENCE + name] = (await states.get(batch, name))!;

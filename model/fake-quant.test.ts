@@ -8,7 +8,10 @@ import type { Engine, HostTensor } from "./engines/engine.ts";
 import { createEngine } from "./engines/index.ts";
 import { quantizeDequantize, withActivations } from "./fake-quant.ts";
 import { GraphBuilder } from "./graph/builder.ts";
-import type { Block, Model } from "./model.ts";
+import { compareModels } from "./compare.ts";
+import { tokenSample } from "./inputs.ts";
+import { sitesOf, type Block, type Model } from "./model.ts";
+import { openModel } from "./sources/open.ts";
 
 const ENGINES = ["onnxruntime", "tfjs"] as const;
 const engines = new Map<string, Engine>();
@@ -320,5 +323,31 @@ describe("withActivations", () => {
     expect(rewrite("layers.9.a", { scheme: scheme() })).toThrow("layers.9.a");
     expect(rewrite("layers.0.a", { scheme: s })).toThrow("must be a positive number");
     expect(rewrite("layers.0.a", { scheme: scheme({ granularity: { kind: "group", size: 3 } }) })).toThrow("groups of 3");
+  });
+});
+
+describe("every fixture architecture runs with all its linears quantized", () => {
+  const minis = ["llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3-moe", "gemma2", "gemma3", "phi3", "gpt2", "opt-post-norm", "bert"];
+  const prompt = [5, 17, 3, 44, 8, 21, 9, 30, 12, 2, 7, 40, 33, 6, 19, 25, 11, 4, 28, 15];
+
+  test.each(minis)("%s: 16-bit inputs and outputs, router and head included, leave its outputs as they were", async (name) => {
+    const model = await openModel(new URL(`../fixtures/models/minis/${name}`, import.meta.url).pathname);
+    const fine = scheme({ format: { kind: "int", bits: 16, symmetric: true }, dialect: "compressed-tensors" });
+    const activation = { input: { scheme: fine }, output: { scheme: fine } };
+    const quantized = { ...model, activations: new Map(sitesOf(model).map((site) => [site.name, activation])) };
+    const samples = [prompt, prompt.toReversed(), prompt.slice(3)].map((ids) => tokenSample(model, ids));
+    const results = await compareModels(model, quantized, samples, { engine: engines.get("onnxruntime")! });
+    expect(results.map(({ output }) => output)).toEqual(model.outputs);
+    for (const { sqnr } of results) {
+      expect(sqnr).toBeGreaterThan(55);
+      expect(sqnr).toBeLessThan(110);
+    }
+  });
+
+  test("an expert's dynamic per-tensor scale is refused: its tokens come from all samples of a batch", async () => {
+    const model = await openModel(new URL("../fixtures/models/minis/mixtral", import.meta.url).pathname);
+    const expert = sitesOf(model).find(({ localName }) => localName.includes("experts"))!;
+    const input = { scheme: scheme({ granularity: { kind: "tensor" } }) };
+    expect(() => withActivations({ ...model, activations: new Map([[expert.name, { input }]]) })).toThrow(/mixed.*token or static tensor/);
   });
 });

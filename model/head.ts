@@ -15,7 +15,7 @@ import { walk } from "./walk.ts";
 import type { BlockContext, Sample, WalkOptions } from "./walk-types.ts";
 
 /** Bytes of one value as wide as the vocabulary. */
-const WIDE_VALUE_BYTES = 64 * 2 ** 20;
+const WIDE_VALUE_BYTES = 32 * 2 ** 20;
 
 export function headOf(model: Model): Block {
   return model.blocks.at(-1)!;
@@ -66,7 +66,7 @@ export interface HeadRun {
 }
 
 /**
- * Tokens the heads of `models` run at a time, so that no value is wider than 64 MiB; undefined when one of them needs
+ * Tokens the heads of `models` run at a time, so that no value is larger than 32 MiB; undefined when one of them needs
  * whole samples: an encoder's pooler reads the first token, a dynamic per-tensor scale all of them.
  */
 export function headTokens(models: readonly Model[]): number | undefined {
