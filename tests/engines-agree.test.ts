@@ -76,7 +76,6 @@ describe.each(ENGINE_NAMES)("%s equals the goldens", (name) => {
     const model = await openModel(join(FIXTURES, "minis", mini));
     const lacking = [...new Set(model.blocks.flatMap(({ graph }) => operatorsOf(graph)))].filter((op) => !engine.operators.has(op));
     context.skip(lacking.length > 0, `${name} lacks ${lacking.join(", ")}`);
-
     expect(await farthest(engine, mini, model)).toBeLessThanOrEqual(TOLERANCE[name]);
   });
 });

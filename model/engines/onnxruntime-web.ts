@@ -22,7 +22,7 @@ export async function createOnnxRuntimeWebEngine(): Promise<Engine> {
     name: "onnxruntime-web",
     description: `onnxruntime-web ${runtime.env.versions.web ?? runtime.env.versions.common} (WASM, 1 thread)`,
     runtime,
-    session: { executionProviders: ["wasm"], graphOptimizationLevel: "all", logSeverityLevel: 3 },
+    session: { executionProviders: ["wasm"], graphOptimizationLevel: "all", logSeverityLevel: 4 },
   });
 }
 

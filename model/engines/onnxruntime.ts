@@ -7,7 +7,11 @@
  */
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
+import type { InferenceSession } from "onnxruntime-common";
 import { InputError, UnsupportedError } from "../../core/errors.ts";
+import { encodeOnnxModel } from "../../formats/containers/onnx/write.ts";
+import { GraphBuilder } from "../graph/builder.ts";
+import { graphToOnnx } from "../graph/to-onnx.ts";
 import type { Engine } from "./engine.ts";
 import { createOrtEngine, type OrtRuntime } from "./ort/engine.ts";
 
@@ -19,10 +23,6 @@ export interface OnnxRuntimeOptions {
   readonly threads?: number;
   /** "cpu" (default) or "cuda"; CUDA needs the libraries that onnxruntime-node's install step fetches. */
   readonly device?: "cpu" | "cuda";
-}
-
-interface OnnxRuntimeNode extends OrtRuntime {
-  readonly listSupportedBackends: () => readonly { readonly name: string }[];
 }
 
 /** The threads an engine uses. @throws {InputError} `input.option` unless a whole number from 1 to 1024. */
@@ -39,30 +39,43 @@ export async function createOnnxRuntimeEngine(options: OnnxRuntimeOptions = {}):
   const threads = resolveThreads(options.threads);
   const device = options.device ?? "cpu";
   const { runtime, version } = await loadOnnxRuntime();
-  const available = runtime.listSupportedBackends().map(({ name }) => name);
-  if (!available.includes(device)) {
-    throw new UnsupportedError(
-      "unsupported.backend",
-      `onnxruntime-node ${version} has no ${device} here, only ${available.join(", ")}; reinstall it without ONNXRUNTIME_NODE_INSTALL=skip, or use device cpu`,
-      { device, available },
-    );
-  }
+  const session: InferenceSession.SessionOptions = {
+    executionProviders: device === "cpu" ? ["cpu"] : [device, "cpu"],
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    executionMode: "sequential",
+    graphOptimizationLevel: "all",
+    // Errors come back as exceptions; the runtime need not print them as well.
+    logSeverityLevel: 4,
+  };
+  if (device !== "cpu") await assertDevice(runtime, device, version, session);
   return createOrtEngine({
     name: "onnxruntime",
     description: `onnxruntime-node ${version}, ${device === "cpu" ? "" : `${device}, `}${threads} thread${threads === 1 ? "" : "s"}`,
     runtime,
-    session: {
-      executionProviders: device === "cpu" ? ["cpu"] : [device, "cpu"],
-      intraOpNumThreads: threads,
-      interOpNumThreads: 1,
-      executionMode: "sequential",
-      graphOptimizationLevel: "all",
-      logSeverityLevel: 3,
-    },
+    session,
   });
 }
 
-async function loadOnnxRuntime(): Promise<{ runtime: OnnxRuntimeNode; version: string }> {
+/** Device libraries load with the first session, so one is made and let go. */
+async function assertDevice(runtime: OrtRuntime, device: string, version: string, options: InferenceSession.SessionOptions): Promise<void> {
+  const builder = new GraphBuilder("probe");
+  builder.input("x", "F32", [1]);
+  const model = encodeOnnxModel(graphToOnnx(builder.build([builder.op("Identity", ["x"])])));
+  try {
+    await (await runtime.InferenceSession.create(model, options)).release();
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UnsupportedError(
+      "unsupported.backend",
+      `onnxruntime-node ${version} cannot use ${device} here (${reason}); reinstall it without ONNXRUNTIME_NODE_INSTALL=skip, or use device cpu`,
+      { device, reason },
+      { cause },
+    );
+  }
+}
+
+async function loadOnnxRuntime(): Promise<{ runtime: OrtRuntime; version: string }> {
   const require = createRequire(import.meta.url);
   let manifest: { readonly version: string };
   try {
@@ -76,7 +89,7 @@ async function loadOnnxRuntime(): Promise<{ runtime: OnnxRuntimeNode; version: s
     );
   }
   try {
-    return { runtime: require("onnxruntime-node") as OnnxRuntimeNode, version: manifest.version };
+    return { runtime: require("onnxruntime-node") as OrtRuntime, version: manifest.version };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new UnsupportedError(
