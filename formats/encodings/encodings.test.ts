@@ -14,8 +14,8 @@ interface PackedCase {
   readonly codes: number[];
   readonly words: string[];
 }
-const load = <T>(name: string): T => JSON.parse(readFileSync(`fixtures/encodings/${name}.json`, "utf8")) as T;
-const packed = load<{ cases: PackedCase[]; columns: PackedCase[] }>("int-packed");
+const load = (name: string): unknown => JSON.parse(readFileSync(`fixtures/encodings/${name}.json`, "utf8"));
+const packed = load("int-packed") as { cases: PackedCase[]; columns: PackedCase[] };
 
 const bytesOf = (words: readonly string[]): Uint8Array => new Uint8Array(Uint32Array.from(words, Number).buffer);
 
@@ -68,7 +68,7 @@ describe("int-packed", () => {
 
 describe("one code a byte", () => {
   test("int8", () => {
-    const { codes, bytes } = load<{ codes: number[]; bytes: number[] }>("int8");
+    const { codes, bytes } = load("int8") as { codes: number[]; bytes: number[] };
     expect([...int8.encode(Int8Array.from(codes), 2, 4)]).toEqual(bytes);
     const back = new Int8Array(8);
     int8.decode(Uint8Array.from(bytes), 2, 4, back);
@@ -76,7 +76,7 @@ describe("one code a byte", () => {
   });
 
   test("fp8-e4m3: bytes are bit patterns", () => {
-    const { values, bytes, decoded } = load<{ values: number[]; bytes: number[]; decoded: number[] }>("fp8-e4m3");
+    const { values, bytes, decoded } = load("fp8-e4m3") as { values: number[]; bytes: number[]; decoded: number[] };
     const patterns = Uint8Array.from(values, (x) => encodeFloat(E4M3, x, true));
     expect([...fp8E4M3.encode(patterns, 1, values.length)]).toEqual(bytes);
     const back = new Uint8Array(values.length);
