@@ -193,16 +193,30 @@ function checkSample(name: SchemeName, tasks: readonly QuantizeTask[]): number {
   return checked;
 }
 
+/** What the measured process prints. */
+interface Outcome {
+  readonly elapsed: number;
+  /** Seconds. */
+  readonly cpu: { readonly user: number; readonly system: number };
+  readonly checked: number;
+  /** Bytes. */
+  readonly peak: number;
+  readonly bytes: number;
+}
+
 /** Runs in its own process, so that its peak memory is its own. */
 async function quantizeOnce(name: SchemeName, folder: string, gib: number, workers: number): Promise<void> {
   const { entries } = planFile(gib * 2 ** 30);
   const out = join(folder, `${name}.bin`);
   const tasks = tasksFor(name, join(folder, "source.safetensors"), out, entries);
   const started = performance.now();
+  const before = process.cpuUsage();
   await runTasks(tasks, { workers });
   const elapsed = (performance.now() - started) / 1000;
+  const used = process.cpuUsage(before);
+  const cpu = { user: used.user / 1e6, system: used.system / 1e6 };
   const checked = checkSample(name, tasks);
-  process.stdout.write(JSON.stringify({ elapsed, checked, peak: process.resourceUsage().maxRSS * 1024, bytes: statSync(out).size }));
+  process.stdout.write(JSON.stringify({ elapsed, cpu, checked, peak: process.resourceUsage().maxRSS * 1024, bytes: statSync(out).size }));
 }
 
 function main(): void {
@@ -252,16 +266,12 @@ function main(): void {
           { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] },
         );
         if (child.status !== 0) throw new Error(`quantizing to ${name} failed with ${child.status}`);
-        const { elapsed, checked, peak, bytes } = JSON.parse(child.stdout) as {
-          elapsed: number;
-          checked: number;
-          peak: number;
-          bytes: number;
-        };
+        const { elapsed, cpu, checked, peak, bytes } = JSON.parse(child.stdout) as Outcome;
         rmSync(join(folder, `${name}.bin`));
         console.log(
           `${name.padEnd(10)} ${rate(elapsed).toFixed(2)} GB/s of source, ${(best / elapsed).toFixed(2)} of the faster copy, ` +
-            `${(bytes / 1e9).toFixed(2)} GB written, peak RSS ${(peak / 1e6).toFixed(0)} MB, ${checked} codes checked`,
+            `${(bytes / 1e9).toFixed(2)} GB written, CPU ${cpu.user.toFixed(1)} s user ${cpu.system.toFixed(1)} s system, ` +
+            `peak RSS ${(peak / 1e6).toFixed(0)} MB, ${checked} codes checked`,
         );
       }
     }

@@ -4,9 +4,9 @@ import { createRandom } from "../../core/random.ts";
 import { createTensor, toFloat32, type Tensor } from "../../core/tensor.ts";
 import { expandFloat32 } from "./expand.ts";
 
-const bitsOf = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, values.length);
 /** Whole-array comparison in native code: vitest's own takes seconds for large arrays. */
-const sameBits = (a: Float32Array, b: Float32Array): boolean => Buffer.compare(bitsOf(a), bitsOf(b)) === 0;
+const bytesOf = (values: Float32Array): Buffer => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+const sameBits = (a: Float32Array, b: Float32Array): boolean => bytesOf(a).equals(bytesOf(b));
 
 const words = (count: number): Uint8Array => new Uint8Array(Uint16Array.from({ length: count }, (_, i) => i).buffer);
 
@@ -17,7 +17,7 @@ describe("expand gives the bits of the definition", () => {
     expect(sameBits(expandFloat32(tensor), expected)).toBe(true);
   });
   test("every bf16 code", () => {
-    const got = bitsOf(expandFloat32(createTensor("BF16", [65536], words(65536))));
+    const got = new Uint32Array(expandFloat32(createTensor("BF16", [65536], words(65536))).buffer);
     expect(got.every((bits, code) => bits === (code << 16) >>> 0)).toBe(true);
     expect(decodeBf16(0x3f80)).toBe(1);
   });
