@@ -160,6 +160,8 @@ export function buildTable(luts: usize, rows: i32, table: usize): void {
       const found = decodeSlow(bits, luts, rows);
       const length = found >> 8;
       if (length == 0 || length > left) break;
+      // The end symbol's slots repeat a neighbour, so a code may seem to fit bits that are not there yet: both extremes must agree.
+      if (decodeSlow(bits | (~(<u64>0) >> <u64>left), luts, rows) != found) break;
       symbols |= (<u64>(found & 0xff)) << (count << 3);
       bits <<= <u64>length;
       left -= length;

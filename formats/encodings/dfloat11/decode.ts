@@ -116,7 +116,8 @@ function byteAt(stream: Uint8Array, at: number): number {
   return (pair >> (8 - (at % 8))) & 0xff;
 }
 
-function gapAt(gaps: Uint8Array, window: number): number {
+/** Bit at which the first code of a 64-bit window starts, 0 to 31. */
+export function gapAt(gaps: Uint8Array, window: number): number {
   const index = Math.floor((5 * window) / 8);
   const pair = ((gaps[index] ?? 0) << 8) | (gaps[index + 1] ?? 0);
   return (pair >> (11 - ((5 * window) % 8))) & 31;
