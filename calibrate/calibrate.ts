@@ -24,6 +24,17 @@ export interface Tap {
   readonly name?: string;
 }
 
+/** Progress with a total, as every long job of the library reports it, and where the walk stands. */
+export interface CalibrateProgress extends WalkProgress {
+  readonly phase: "calibrate";
+  /** Tokens × blocks passed. */
+  readonly done: number;
+  readonly total: number;
+  readonly unit: "tokens";
+  /** The block. */
+  readonly detail: string;
+}
+
 export interface CalibrateOptions {
   /** By name or one's own. */
   readonly statistics: readonly (string | Statistic)[];
@@ -35,7 +46,7 @@ export interface CalibrateOptions {
   readonly batchTokens?: number;
   readonly maxMemory?: number;
   readonly signal?: AbortSignal;
-  readonly onProgress?: (progress: WalkProgress) => void;
+  readonly onProgress?: (progress: CalibrateProgress) => void;
   /** Kept with the results: what the samples were made of. */
   readonly data?: CalibrationData;
 }
@@ -92,6 +103,7 @@ export async function calibrate(model: Model, samples: readonly Sample[], option
       "nothing to observe: no site matches and no block has a tapped value; check the site filter and the names of taps",
     );
   }
+  const { onProgress } = options;
   const engine = options.engine ?? (await createEngine("auto"));
   const tensors = new Map<string, Tensor>();
   const instruments = new InstrumentCache(statistics);
@@ -116,7 +128,17 @@ export async function calibrate(model: Model, samples: readonly Sample[], option
       },
       ...(options.maxMemory !== undefined && { maxMemory: options.maxMemory }),
       ...(options.signal !== undefined && { signal: options.signal }),
-      ...(options.onProgress !== undefined && { onProgress: options.onProgress }),
+      ...(onProgress !== undefined && {
+        onProgress: (progress) =>
+          onProgress({
+            ...progress,
+            phase: "calibrate",
+            done: progress.tokens,
+            total: progress.totalTokens,
+            unit: "tokens",
+            detail: progress.blockName,
+          }),
+      }),
     });
   } finally {
     if (options.engine === undefined) await engine.close();

@@ -9,7 +9,7 @@ import { toFloat32 } from "../core/tensor.ts";
 import { openFileSource } from "../formats/containers/bytes.ts";
 import { openSafetensors } from "../formats/containers/safetensors/read.ts";
 import { loadTokenizer, type Tokenizer } from "../model/tokenizer.ts";
-import { loadSequences, type SequenceOptions } from "./samples.ts";
+import { loadIdSequences, loadSequences, loadTokenIds, type SequenceOptions } from "./samples.ts";
 
 /** One id a character, 1 at the start of each document: windows can be read off. */
 const letters: Tokenizer = {
@@ -209,5 +209,23 @@ describe("loadSequences refuses", () => {
       ),
       { seed: 11, numRuns: 400 },
     );
+  });
+});
+
+describe("ids for evaluation", () => {
+  test("are those of the whole file, special tokens at its start only; a limit reads less", async () => {
+    const source = { directory: "fixtures/models/tiny-llama", vocabularySize: 2048 };
+    const all = await loadTokenIds(["fixtures/data/test.txt"], source);
+    expect(all).toHaveLength(22_708);
+    expect(all.indexOf(0, 1)).toBe(-1);
+    expect(await loadTokenIds(["fixtures/data/test.txt"], { ...source, maxTokens: 1000 })).toEqual(all.slice(0, 1000));
+    await expect(loadTokenIds([write("blank.txt", " \n")], source)).rejects.toMatchObject({ code: "input.data" });
+  });
+
+  test("come as given from lists", async () => {
+    expect(await loadIdSequences(write("given.json", "[[1,2,3],[4]]"), 8)).toEqual([[1, 2, 3], [4]]);
+    expect(await loadIdSequences(write("given.json", "[1,2,3]"), 8)).toEqual([[1, 2, 3]]);
+    await expect(loadIdSequences(write("given.json", "[[1],[8]]"), 8)).rejects.toThrow("vocabulary of 8");
+    await expect(loadIdSequences(write("given.json", "[[1],[]]"), 8)).rejects.toThrow("given.json[1] is empty");
   });
 });

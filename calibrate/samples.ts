@@ -10,10 +10,11 @@
  */
 import { InputError, throwIfAborted } from "../core/errors.ts";
 import { createRandom, shuffled, type Random } from "../core/random.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
+import type { Model } from "../model/model.ts";
+import { loadTokenizer } from "../model/tokenizer.ts";
 import type { Packing, SampleDocument } from "./samples/document.ts";
 import { readDocuments } from "./samples/sources.ts";
-import { tokenizeFile } from "./samples/text.ts";
+import { DocumentTokenizer, type TokenizeOptions } from "./samples/tokenize.ts";
 
 export const DEFAULT_SAMPLES = 128;
 export const DEFAULT_SEQUENCE_LENGTH = 512;
@@ -21,11 +22,7 @@ export const DEFAULT_SEQUENCE_LENGTH = 512;
 const SHUFFLE_POOL = 1024;
 const SHUFFLE_POOL_PER_SAMPLE = 8;
 
-export interface SequenceOptions {
-  /** Needed for text only; a function is called when the first text comes. */
-  readonly tokenizer?: Tokenizer | (() => Promise<Tokenizer>);
-  /** Ids must lie below it. */
-  readonly vocabularySize: number;
+export interface SequenceOptions extends TokenizeOptions {
   /** Sequences wanted: exactly so many. Left out: up to 128. */
   readonly samples?: number;
   /** Ids a sequence. Left out: 512, or `maxPositions` where that is less. */
@@ -64,6 +61,67 @@ export async function loadSequences(paths: readonly string[], options: SequenceO
     if (cutter.sequences.length >= wanted) break;
   }
   return checkCount(cutter.sequences.slice(0, wanted), cutter, paths, options);
+}
+
+/** Sequences for a model: its own tokenizer, vocabulary and positions. @throws as {@link loadSequences}, and what the tokenizer throws. */
+export async function loadCalibrationSequences(
+  model: Model,
+  paths: readonly string[],
+  options: Omit<SequenceOptions, "tokenizer" | "vocabularySize" | "maxPositions"> = {},
+): Promise<number[][]> {
+  const { directory, facts } = model;
+  return loadSequences(paths, {
+    ...options,
+    vocabularySize: facts.vocabularySize,
+    maxPositions: facts.maxPositions,
+    ...(directory !== undefined && { tokenizer: () => loadTokenizer(directory) }),
+  });
+}
+
+export interface TokenIdOptions {
+  /** Directory with the tokenizer, for text. */
+  readonly directory?: string;
+  readonly vocabularySize: number;
+  /** Ids after which nothing more is read. Default: all. */
+  readonly maxTokens?: number;
+}
+
+/**
+ * All ids of the data in one row, each file tokenized whole with special tokens at its start only: what perplexity is
+ * measured on.
+ *
+ * @throws {InputError} as {@link loadSequences}; `input.data` when there are no ids at all.
+ */
+export async function loadTokenIds(paths: readonly string[], options: TokenIdOptions): Promise<number[]> {
+  const { directory, vocabularySize, maxTokens = Infinity } = options;
+  const tokenizer = new DocumentTokenizer({
+    vocabularySize,
+    ...(directory !== undefined && { tokenizer: () => loadTokenizer(directory) }),
+  });
+  const all: number[] = [];
+  for await (const document of readDocuments(paths)) {
+    for (const id of await tokenizer.tokenize(document, maxTokens - all.length)) all.push(id);
+    if (all.length >= maxTokens) break;
+  }
+  if (all.length === 0) throw new InputError("input.data", `${paths.join(", ")}: no text and no ids`, { paths });
+  return all.slice(0, maxTokens);
+}
+
+/**
+ * Lists of ids as they are: `[[1, 2, ...], ...]`, one flat list, or rows of an id tensor.
+ *
+ * @throws {InputError} `input.data` for text, empty lists and ids outside the vocabulary.
+ */
+export async function loadIdSequences(path: string, vocabularySize: number): Promise<number[][]> {
+  const tokenizer = new DocumentTokenizer({ vocabularySize });
+  const sequences: number[][] = [];
+  for await (const document of readDocuments([path])) {
+    const ids = await tokenizer.tokenize(document, Infinity);
+    if (ids.length === 0)
+      throw new InputError("input.data", `${document.where} is empty; a sequence has at least one id`, { where: document.where });
+    sequences.push([...ids]);
+  }
+  return sequences;
 }
 
 function sequenceLengthOf({ sequenceLength, maxPositions = Infinity }: SequenceOptions): number {
@@ -120,25 +178,25 @@ class SequenceCutter {
   /** Ids and documents seen, for messages. */
   ids = 0;
   documents = 0;
-  readonly #options: SequenceOptions;
-  #tokenizer: Tokenizer | undefined;
+  readonly #packing: Packing | undefined;
+  readonly #tokenizer: DocumentTokenizer;
   /** Ids of the window being filled. */
   #open: number[] = [];
 
   constructor(length: number, options: SequenceOptions) {
     this.length = length;
-    this.#options = options;
+    this.#packing = options.packing;
+    this.#tokenizer = new DocumentTokenizer(options);
   }
 
   /** @param wanted - sequences after which nothing more is read. */
   async add(document: SampleDocument, wanted: number): Promise<void> {
-    const packing = this.#options.packing ?? document.packing;
+    const packing = this.#packing ?? document.packing;
     const missing = packing === "truncate" ? this.length : (wanted - this.sequences.length) * this.length - this.#open.length;
-    const ids = await this.#idsOf(document, missing);
+    const ids = await this.#tokenizer.tokenize(document, missing);
     if (ids.length === 0) return;
     this.documents++;
     this.ids += ids.length;
-    this.#checkVocabulary(ids, document.where);
     if (packing === "truncate") {
       this.sequences.push(ids.slice(0, this.length));
       return;
@@ -153,47 +211,5 @@ class SequenceCutter {
         if (this.sequences.length >= wanted) return;
       }
     }
-  }
-
-  /** The ids of a document, at least `limit` where it has so many; none for empty text. */
-  async #idsOf({ content, where }: SampleDocument, limit: number): Promise<readonly number[]> {
-    switch (content.kind) {
-      case "ids":
-        return content.ids;
-      case "text": {
-        if (content.text.trim() === "") return [];
-        const tokenizer = await this.#requireTokenizer(where);
-        return tokenizer.encode(content.text);
-      }
-      case "file": {
-        const tokenizer = await this.#requireTokenizer(where);
-        const encode = (text: string): number[] => (text.trim() === "" ? [] : tokenizer.encode(text));
-        return tokenizeFile(content.path, encode, limit);
-      }
-      default:
-        return content satisfies never;
-    }
-  }
-
-  async #requireTokenizer(where: string): Promise<Tokenizer> {
-    const given = this.#tokenizer ?? this.#options.tokenizer;
-    if (given === undefined) {
-      throw new InputError("input.data", `${where} is text, but there is no tokenizer for this model; give token ids (--data ids.json)`, {
-        where,
-      });
-    }
-    this.#tokenizer = typeof given === "function" ? await given() : given;
-    return this.#tokenizer;
-  }
-
-  #checkVocabulary(ids: readonly number[], where: string): void {
-    const { vocabularySize } = this.#options;
-    const wrong = ids.findIndex((id) => id >= vocabularySize);
-    if (wrong === -1) return;
-    throw new InputError(
-      "input.data",
-      `${where}: id ${ids[wrong]} at ${wrong} is outside the model's vocabulary of ${vocabularySize}; were these ids made with another tokenizer?`,
-      { where, id: ids[wrong], position: wrong, vocabularySize },
-    );
   }
 }

@@ -24,29 +24,35 @@ export function addDataOptions(command: Command): void {
     .option("--data <file|dir>", "text, jsonl, parquet or token ids (.json); repeatable", collect)
     .option("--samples <n>", "sequences to use (default 128)")
     .option("--seq-len <n>", "tokens a sequence (default 512, at most the model's positions)")
-    .option("--packing <how>", "pack: documents joined and cut; truncate: one sequence a document", "pack")
+    .option(
+      "--packing <how>",
+      "pack: documents joined and cut (default for text); truncate: one sequence a document (default for lists of ids)",
+    )
     .option("--shuffle", "draw sequences in an order given by --seed instead of from the start")
     .option("--seed <n>", "seed of everything random (default 0)");
 }
 
 export interface SampleOptions {
-  readonly samples: number;
-  readonly sequenceLength: number;
-  readonly packing: "pack" | "truncate";
+  /** Left out: up to 128, as many as the data gives. */
+  readonly samples?: number;
+  /** Left out: 512, or the model's positions where those are fewer. */
+  readonly sequenceLength?: number;
+  /** Left out: as fits the kind of file. */
+  readonly packing?: "pack" | "truncate";
   readonly shuffle: boolean;
   readonly seed: number;
 }
 
 /** @throws {InputError} `input.option` */
 export function sampleOptions(options: DataOptions): SampleOptions {
-  const packing = options.packing ?? "pack";
-  if (packing !== "pack" && packing !== "truncate") {
+  const { packing } = options;
+  if (packing !== undefined && packing !== "pack" && packing !== "truncate") {
     throw new InputError("input.option", `--packing "${packing}" must be pack or truncate`, { word: packing, known: ["pack", "truncate"] });
   }
   return {
-    samples: parseInteger("--samples", options.samples ?? "128", 1, 2 ** 24),
-    sequenceLength: parseInteger("--seq-len", options.seqLen ?? "512", 1, 2 ** 24),
-    packing,
+    ...(options.samples === undefined ? {} : { samples: parseInteger("--samples", options.samples, 1, 2 ** 24) }),
+    ...(options.seqLen === undefined ? {} : { sequenceLength: parseInteger("--seq-len", options.seqLen, 1, 2 ** 24) }),
+    ...(packing === undefined ? {} : { packing }),
     shuffle: options.shuffle === true,
     seed: parseInteger("--seed", options.seed ?? "0", 0, 2 ** 32 - 1),
   };

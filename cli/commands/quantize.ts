@@ -137,17 +137,14 @@ type Request = Omit<QuantizeOptions, "out" | "engine" | "signal" | "onProgress">
 
 async function requestOf(options: QuantizeCommandOptions, recipe: Recipe): Promise<Request> {
   const { parseGate } = await import("../../quantize/gate.ts");
-  const samples = sampleOptions(options);
+  const { seed: _, ...samples } = sampleOptions(options);
   return {
     recipe,
+    ...samples,
     ...(options.out === undefined ? {} : { out: options.out }),
     ...(options.to === undefined ? {} : { to: parseList(options.to) }),
     ...(options.data === undefined ? {} : { data: options.data }),
     ...(options.calibration === undefined ? {} : { calibration: options.calibration }),
-    samples: samples.samples,
-    sequenceLength: samples.sequenceLength,
-    packing: samples.packing,
-    shuffle: samples.shuffle,
     workers: workerCount(options.workers),
     ...(options.maxMemory === undefined ? {} : { maxMemory: parseBytes("--max-memory", options.maxMemory) }),
     ...(options.maxShardSize === undefined ? {} : { maxShardBytes: parseBytes("--max-shard-size", options.maxShardSize) }),
