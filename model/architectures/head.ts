@@ -40,8 +40,8 @@ export function writeLanguageHead(writer: BlockWriter, { tensors, className }: A
   }
   const tied = stored === undefined && head.tied;
   const scores = writer.linear(head.input, "lm_head", head.vocabulary, head.width, {
-    module: "lm_head",
-    tensor: tied ? head.table : (stored ?? STORED_HEADS[0]!),
+    module: (stored ?? STORED_HEADS[0]!).slice(0, -".weight".length),
+    ...(tied ? { tensor: head.table } : {}),
   });
   const shaped = graph.op("Reshape", [scores, head.rows], {}, head.softcap === undefined ? "logits" : undefined);
   if (head.softcap !== undefined) {
