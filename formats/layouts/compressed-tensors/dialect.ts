@@ -35,12 +35,18 @@ export function applyDialect(
   if (!isObject(own) || !Object.hasOwn(own, FIELD)) return activations;
   const name = own[FIELD];
   if (typeof name !== "string" || !DIALECTS.has(name)) {
-    throw new FormatError("format.config", `config.json: ${OWN_KEY}.${FIELD} is ${JSON.stringify(name)?.slice(0, 80)}; known: ${[...DIALECTS].join(", ")}`);
+    throw new FormatError(
+      "format.config",
+      `config.json: ${OWN_KEY}.${FIELD} is ${JSON.stringify(name)?.slice(0, 80)}; known: ${[...DIALECTS].join(", ")}`,
+    );
   }
   const dialect = name as DialectName;
   const one = (activation: ActivationScheme): ActivationScheme =>
     activation.scheme.format.kind === "int" ? { ...activation, scheme: { ...activation.scheme, dialect } } : activation;
   return new Map(
-    [...activations].map(([module, { input, output }]) => [module, { ...(input && { input: one(input) }), ...(output && { output: one(output) }) }]),
+    [...activations].map(([module, { input, output }]) => [
+      module,
+      { ...(input && { input: one(input) }), ...(output && { output: one(output) }) },
+    ]),
   );
 }

@@ -101,8 +101,9 @@ function nearestGroup(cols: number, size: number): string {
   return "channel";
 }
 
-function cautionFor({ weight, input }: Site): string | undefined {
+function cautionFor({ weight, input, output }: Site): string | undefined {
   const bits = codeBits(weight.format);
+  if (output?.timing === "dynamic") return "quantized outputs of one token at a time run in transformers; vLLM leaves them float";
   if (input === undefined) {
     if (weight.format.kind === "int" && bits !== 4 && bits !== 8)
       return `${bits}-bit weights load in transformers; vLLM has kernels for 4 and 8 bits`;
