@@ -1,13 +1,15 @@
 // Puts the vendored engines into model/engines/generated/, with their licences: onnxruntime-web's three files for Node,
 // and TensorFlow.js (core, gradients, WASM and CPU backends) as one bundle with its WASM files.
-import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { rolldown } from "rolldown";
 
 const root = dirname(import.meta.dirname);
 const require = createRequire(import.meta.url);
-const target = join(root, "model/engines/generated");
+const finished = join(root, "model/engines/generated");
+// Built beside it and swapped in, so that a test that runs meanwhile does not meet half a folder.
+const target = join(root, `node_modules/.cache/bitwright-engines-${process.pid}`);
 
 // The npm package names its licence but does not carry the text.
 const MIT = `MIT License
@@ -37,8 +39,14 @@ SOFTWARE.
 export async function buildEngines() {
   rmSync(target, { recursive: true, force: true });
   mkdirSync(target, { recursive: true });
-  copyOnnxRuntimeWeb();
-  await bundleTensorFlow();
+  try {
+    copyOnnxRuntimeWeb();
+    await bundleTensorFlow();
+    rmSync(finished, { recursive: true, force: true });
+    renameSync(target, finished);
+  } finally {
+    rmSync(target, { recursive: true, force: true });
+  }
 }
 
 function copyOnnxRuntimeWeb() {

@@ -10,13 +10,13 @@ import { createTfjsEngine } from "./tfjs.ts";
 
 export type EngineOptions = OnnxRuntimeOptions;
 
-const ENGINES = {
+export type EngineName = "onnxruntime" | "onnxruntime-web" | "tfjs";
+
+const ENGINES: Readonly<Record<EngineName, (options: EngineOptions) => Promise<Engine>>> = {
   onnxruntime: createOnnxRuntimeEngine,
   "onnxruntime-web": createOnnxRuntimeWebEngine,
   tfjs: createTfjsEngine,
-} as const satisfies Record<string, (options: EngineOptions) => Promise<Engine>>;
-
-export type EngineName = keyof typeof ENGINES;
+};
 
 /** In the order of the table. */
 export const ENGINE_NAMES: readonly EngineName[] = Object.keys(ENGINES) as EngineName[];

@@ -19,14 +19,14 @@ import { createOrtEngine, type OrtRuntime } from "./ort/engine.ts";
 export const INSTALL_ONNXRUNTIME = "ONNXRUNTIME_NODE_INSTALL=skip npm i onnxruntime-node@1.30.0";
 
 export interface OnnxRuntimeOptions {
-  /** Threads inside an operator; default one per core. Results do not depend on it. */
+  /** Threads inside an operator; default one per core, at most 16. Results do not depend on it. */
   readonly threads?: number;
   /** "cpu" (default) or "cuda"; CUDA needs the libraries that onnxruntime-node's install step fetches. */
   readonly device?: "cpu" | "cuda";
 }
 
 /** The threads an engine uses. @throws {InputError} `input.option` unless a whole number from 1 to 1024. */
-export function resolveThreads(threads: number = availableParallelism()): number {
+export function resolveThreads(threads: number = Math.min(availableParallelism(), 16)): number {
   if (Number.isInteger(threads) && threads >= 1 && threads <= 1024) return threads;
   throw new InputError("input.option", `threads must be a whole number from 1 to 1024, got ${threads}`, { threads });
 }
