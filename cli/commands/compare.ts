@@ -7,7 +7,7 @@ import { InputError } from "../../core/errors.ts";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
 import { formatTable } from "../text.ts";
 import { addDataOptions, NO_DATA_HINT, sampleOptions, type DataOptions } from "./data-options.ts";
-import { addEngineOptions, openEngine, type EngineOptions } from "./engine-options.ts";
+import { addEngineOptions, evaluationProgress, openEngine, type EngineOptions } from "./engine-options.ts";
 
 interface CompareOptions extends GlobalOptions, EngineOptions, DataOptions {}
 
@@ -40,7 +40,7 @@ async function runCompare(pathA: string, pathB: string, options: CompareOptions,
   const engine = await openEngine(options, reporter);
   try {
     const samples = sequences.map((ids) => tokenSample(a, ids));
-    const outputs = await compareModels(a, b, samples, { engine, signal: reporter.signal, onProgress: reporter.progress.report });
+    const outputs = await compareModels(a, b, samples, { engine, signal: reporter.signal, onProgress: evaluationProgress(reporter) });
     reporter.result({ a: pathA, b: pathB, samples: samples.length, outputs }, () =>
       formatTable(
         [
@@ -49,7 +49,7 @@ async function runCompare(pathA: string, pathB: string, options: CompareOptions,
           { title: "SQNR dB", align: "right" },
           { title: "largest difference", align: "right" },
         ],
-        outputs.map((row) => [row.name, row.cosine.toFixed(6), row.sqnr.toFixed(2), row.maxDifference.toPrecision(4)]),
+        outputs.map((row) => [row.output, row.cosine.toFixed(6), row.sqnr.toFixed(2), row.largestDifference.toPrecision(4)]),
       ),
     );
   } finally {

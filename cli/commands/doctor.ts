@@ -16,7 +16,7 @@ export function addDoctor(program: Command, io: Io): void {
     .action(async (options: GlobalOptions) => {
       const reporter = createReporter(io, options);
       const { createEngine } = await import("../../model/engines/index.ts");
-      const engines = [];
+      const engines: { readonly name: string; readonly ok: boolean; readonly text: string }[] = [];
       for (const name of ["onnxruntime", "onnxruntime-web", "tfjs"] as const) {
         try {
           const engine = await createEngine(name, { threads: 1 });

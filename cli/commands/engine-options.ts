@@ -37,6 +37,13 @@ export async function openEngine(options: EngineOptions, reporter: Reporter): Pr
   return engine;
 }
 
+/** Progress of evaluation, in tokens × blocks, as events of one phase. */
+export function evaluationProgress(
+  reporter: Reporter,
+): (progress: { readonly done: number; readonly total: number; readonly detail?: string }) => void {
+  return (progress) => reporter.progress.report({ phase: "evaluate", unit: "tokens", ...progress });
+}
+
 /** `--workers`, or all cores. */
 export function workerCount(text: string | undefined): number {
   return text === undefined ? availableParallelism() : parseInteger("--workers", text, 1, 1024);

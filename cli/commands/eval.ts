@@ -7,7 +7,7 @@ import { InputError } from "../../core/errors.ts";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
 import { collect, parseInteger } from "../options.ts";
 import { formatDuration } from "../text.ts";
-import { addEngineOptions, openEngine, type EngineOptions } from "./engine-options.ts";
+import { addEngineOptions, evaluationProgress, openEngine, type EngineOptions } from "./engine-options.ts";
 
 interface EvalOptions extends GlobalOptions, EngineOptions {
   readonly data?: readonly string[];
@@ -78,7 +78,7 @@ async function runEval(path: string, options: EvalOptions, io: Io): Promise<void
       ...(reference === undefined ? {} : { reference }),
       ...(maxTokens === undefined ? {} : { maxTokens }),
       signal: reporter.signal,
-      onProgress: reporter.progress.report,
+      onProgress: evaluationProgress(reporter),
     });
     reporter.result({ model: path, engine: engine.description, ...result }, () =>
       [
@@ -104,7 +104,7 @@ async function writeLogits(
   const { loadIdSequences } = await import("../../calibrate/samples.ts");
   const { writeSafetensors } = await import("../../formats/containers/safetensors/write.ts");
   const sequences = await loadIdSequences(idsPath, model.facts.vocabularySize);
-  const logits = await logitsOf(model, sequences, { engine, signal: reporter.signal, onProgress: reporter.progress.report });
+  const logits = await logitsOf(model, sequences, { engine, signal: reporter.signal, onProgress: evaluationProgress(reporter) });
   await writeSafetensors(out, logits, { format: "pt" });
   reporter.result(
     { out, tensors: [...logits].map(([name, { shape }]) => ({ name, shape })) },

@@ -88,7 +88,7 @@ async function runQuantize(path: string, flags: QuantizeCommandOptions, io: Io):
   const request = await requestOf(options, recipe);
   if (options.dryRun === true) {
     const { planQuantization } = await import("../../quantize/plan.ts");
-    const plan = await planQuantization(path, request);
+    const plan = await planQuantization(path, { ...request, out: request.out ?? "." });
     reporter.result(plan, () => planText(plan, reporter.palette));
     return;
   }
