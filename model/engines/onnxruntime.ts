@@ -19,7 +19,10 @@ import { createOrtEngine, type OrtRuntime } from "./ort/engine.ts";
 export const INSTALL_ONNXRUNTIME = "ONNXRUNTIME_NODE_INSTALL=skip npm i onnxruntime-node@1.30.0";
 
 export interface OnnxRuntimeOptions {
-  /** Threads inside an operator; default one per core, at most 16. Results do not depend on it. */
+  /**
+   * Threads inside an operator; default one per core, at most 16. Up to 3 threads give the same bits; with more, the runtime
+   * splits some sums otherwise (seen: ReduceSum from 4 threads, Gemm over 1536 columns from 8), so last bits may differ.
+   */
   readonly threads?: number;
   /** "cpu" (default) or "cuda"; CUDA needs the libraries that onnxruntime-node's install step fetches. */
   readonly device?: "cpu" | "cuda";
