@@ -21,7 +21,7 @@ export const INSTALL_ONNXRUNTIME = "ONNXRUNTIME_NODE_INSTALL=skip npm i onnxrunt
 export interface OnnxRuntimeOptions {
   /**
    * Threads inside an operator; default one per core, at most 16. Up to 3 threads give the same bits; with more, the runtime
-   * splits some sums otherwise (seen: ReduceSum from 4 threads, Gemm over 1536 columns from 8), so last bits may differ.
+   * splits some sums otherwise (seen: ReduceSum of a MatMul with 4 threads, Gemm over 1536 columns with 8), so last bits may differ.
    */
   readonly threads?: number;
   /** "cpu" (default) or "cuda"; CUDA needs the libraries that onnxruntime-node's install step fetches. */
