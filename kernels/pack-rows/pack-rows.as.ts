@@ -4,6 +4,9 @@
 export function packRows(x: usize, rows: i32, cols: i32, bits: i32, out: usize, stride: i32): void {
   const offset = 1 << (bits - 1);
   const mask: u32 = (1 << bits) - 1;
+  // Adding 2^(bits-1) to a two's complement code flips its sign bit.
+  const masks: u64 = <u64>mask * 0x0101010101010101;
+  const offsets: u64 = <u64>offset * 0x0101010101010101;
   const half = i8x16.splat(8);
   const nibbles = i16x8.splat(0x0f0f);
   const low = i16x8.splat(0x00ff);
@@ -27,6 +30,17 @@ export function packRows(x: usize, rows: i32, cols: i32, bits: i32, out: usize, 
         v128.store(at, i8x16.narrow_i16x8_u(a, b));
         x += 32;
         at += 16;
+      }
+    } else {
+      // Eight codes become `bits` bytes by joining neighbours three times. The store is wider; what it writes too much
+      // is written again by what follows, and the last one ends in the slack every region has.
+      for (; c + 8 <= cols; c += 8) {
+        let u = (load<u64>(x) & masks) ^ offsets;
+        u = (u & 0x00ff00ff00ff00ff) | ((u & 0xff00ff00ff00ff00) >> (8 - bits));
+        u = (u & 0x0000ffff0000ffff) | ((u & 0xffff0000ffff0000) >> (16 - 2 * bits));
+        store<u64>(at, (u & 0xffffffff) | ((u >> 32) << (4 * bits)));
+        x += 8;
+        at += bits;
       }
     }
     let pending: u32 = 0;
