@@ -19,9 +19,9 @@ import { INDEX_FILE, SINGLE_FILE } from "./shards.ts";
 export { planShards } from "./shards.ts";
 
 /** Largest config.json read, bytes; published ones stay under 1 MB. */
-export const MAX_CONFIG_BYTES = 2 ** 24;
+export const MAX_CONFIG_BYTES: number = 2 ** 24;
 /** Largest index read, bytes: about a million tensors. */
-export const MAX_INDEX_BYTES = 2 ** 27;
+export const MAX_INDEX_BYTES: number = 2 ** 27;
 const MAX_CONFIG_DEPTH = 64;
 const MAX_INDEX_DEPTH = 8;
 /** Most shards opened at once; the largest published models have a few hundred. */

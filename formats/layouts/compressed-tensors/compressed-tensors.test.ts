@@ -246,6 +246,11 @@ describe("every scheme it can hold comes back as it was", () => {
     const site: Site = { weight, input, rows: 4, cols: 32, inputScale: 0.25, inputZero: -7 };
     const stored = await throughFile(site, randomQuantized(weight, 4, 32, 5));
     expect(stored.activations.input).toMatchObject({ scale: 0.25, zero: -7 });
+    const quantized = randomQuantized(weight, 4, 32, 5);
+    expect(() => encodeModule(MODULE, quantized, { ...site, inputZero: 3.5 })).toThrow(/zero point 3.5/);
+    expect(() => encodeModule(MODULE, quantized, { ...site, inputZero: 128 })).toThrow(/zero point 128/);
+    const { inputScale: _, ...unscaled } = site;
+    expect(() => encodeModule(MODULE, quantized, unscaled)).toThrow(/need a scale/);
     expect(stored.names.toSorted()).toEqual(
       ["input_scale", "input_zero_point", "weight", "weight_scale"].map((suffix) => `${MODULE}.${suffix}`),
     );

@@ -27,6 +27,23 @@ const blockText = (value: unknown): unknown =>
 /** An int of 10^9 at most: far above any real size, far below where products lose digits. */
 const size = z.number().int().min(1).max(1e9);
 
+/** Arguments of one tensor kind, defaults filled in. */
+export interface QuantizationArgs {
+  readonly num_bits: number;
+  readonly type: "int" | "float";
+  readonly symmetric: boolean;
+  /** -1: one group a channel. */
+  readonly group_size: number | null;
+  readonly strategy: (typeof STRATEGIES)[number];
+  readonly block_structure: readonly [number, number] | null;
+  readonly dynamic: boolean | "local";
+  readonly actorder: string | boolean | null;
+  readonly scale_dtype: string | null;
+  readonly zp_dtype: string | null;
+  readonly observer: string | null;
+  readonly observer_kwargs: Readonly<Record<string, unknown>> | null;
+}
+
 const argsSchema = z
   .strictObject({
     num_bits: z.number().int().min(1).max(64).default(8),
@@ -42,14 +59,11 @@ const argsSchema = z
     observer: z.string().max(200).nullable().default(null),
     observer_kwargs: z.record(z.string(), z.unknown()).nullable().default(null),
   })
-  .transform((args) => ({
+  .transform((args): QuantizationArgs => ({
     ...args,
     // Left out, it follows from the group size, as in the library.
     strategy: args.strategy ?? (args.group_size === null ? "tensor" : args.group_size === -1 ? "channel" : "group"),
   }));
-
-/** Arguments of one tensor kind, defaults filled in. */
-export type QuantizationArgs = z.output<typeof argsSchema>;
 
 const targets = z.array(z.string().min(1).max(MAX_TARGET_LENGTH)).max(MAX_TARGETS);
 

@@ -192,7 +192,15 @@ export function encodeModule(
     if (scheme === undefined || scheme.timing === "dynamic") continue;
     parts[`${kind}-scale`] = fromFloat32(Float32Array.of(given(module, kind, "scale", site[`${kind}Scale`])), [1], scaleDType);
     if (scheme.format.kind === "int" && !scheme.format.symmetric) {
-      parts[`${kind}-zero`] = tensorOf(Int8Array.of(given(module, kind, "zero point", site[`${kind}Zero`])), [1]);
+      const zero = given(module, kind, "zero point", site[`${kind}Zero`]);
+      const limit = 2 ** (scheme.format.bits - 1);
+      if (!Number.isInteger(zero) || zero < -limit || zero >= limit) {
+        throw new InputError("input.value", `${module}: ${kind} zero point ${zero} must be an integer code of ${scheme.format.bits} bits`, {
+          module,
+          zero,
+        });
+      }
+      parts[`${kind}-zero`] = tensorOf(Int8Array.of(zero), [1]);
     }
   }
   return new Map(specs.map(({ name, role }) => [name, parts[role]!]));
