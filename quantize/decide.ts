@@ -26,7 +26,7 @@ import { smoothedMaximum } from "./transforms/smoothquant/scales.ts";
 import type { ProgressEvent } from "./types.ts";
 
 /** Tokens that trials run on: enough for a stable order of candidates, few enough for dozens of them a block. */
-const TRIAL_TOKENS = 2048;
+const TRIAL_TOKENS = 1024;
 
 /** What deciding needs beside the recipe. */
 export interface DecideInputs {

@@ -23,8 +23,8 @@ const WORKER_BYTES = 24 * MIB;
 const STREAM_BYTES_PER_SECOND = 500e6;
 const FLOAT_OPS_PER_SECOND = 100e9;
 /** Forward passes that searches take, in passes over the trial tokens. */
-const SEARCH_PASSES = 16;
-const SEARCH_TOKENS = 2048;
+const SEARCH_PASSES = 48;
+const SEARCH_TOKENS = 1024;
 
 /**
  * The resolved recipe with sizes and costs; nothing is written and no engine started.

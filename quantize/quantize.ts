@@ -5,7 +5,7 @@
 import { resolve } from "node:path";
 import { InputError, throwIfAborted, VerifyError } from "../core/errors.ts";
 import type { Engine } from "../model/engines/engine.ts";
-import { createEngine } from "../model/engines/index.ts";
+import { createEngine, REPRODUCIBLE_THREADS } from "../model/engines/index.ts";
 import { evaluate } from "../model/evaluate.ts";
 import { openModel } from "../model/sources/open.ts";
 import type { Model } from "../model/model.ts";
@@ -60,9 +60,12 @@ export async function quantize(source: string | Model, options: QuantizeOptions)
     const resumed = outputs.some((output) => output.resumed);
     const decisions = await decisionsFor(prepared, options, engines, outputs);
     const decided = applyDecisions(prepared, plan, decisions, options);
+    // What is stored must not depend on this machine's threads and memory.
+    const { workers: _workers, maxMemory: _maxMemory, ...portable } = options;
+    const recorded: Plan = { ...makePlan(prepared, portable), sites: decided.plan.sites };
     const written: WrittenArtifact[] = [];
     for (const [i, target] of decided.prepared.targets.entries()) {
-      written.push(await writeArtifact({ ...decided, decisions, target, output: outputs[i]!, options }));
+      written.push(await writeArtifact({ prepared: decided.prepared, plan: recorded, decisions, target, output: outputs[i]!, options }));
     }
     const verified = await verifyAll(decided.prepared, written, options);
     const evaluation = await evaluateBoth(prepared.model, written[0]!.directory, options, engines);
@@ -240,7 +243,7 @@ class EngineHolder {
   }
 
   async get(): Promise<Engine> {
-    return this.#given ?? (this.#own ??= createEngine("auto"));
+    return this.#given ?? (this.#own ??= createEngine("auto", { threads: REPRODUCIBLE_THREADS }));
   }
 
   async close(): Promise<void> {

@@ -98,7 +98,7 @@ describe("with bf16 arithmetic, round to nearest writes the bytes of llm-compres
     ["w4a16-asym", int(4, false, 128), 2],
     ["fp8-dynamic", fp8("channel"), 0],
     ["fp8-static", fp8("tensor"), 0],
-    ["w8a8-static", { ...int(8, true), granularity: { kind: "tensor" } } as QuantScheme, 1],
+    ["w8a8-static", { ...int(8, true), granularity: { kind: "tensor" } }, 1],
   ] as const)("%s", async (artifact, scheme, workers) => {
     const official = JSON.parse(readFileSync(`fixtures/compressed-tensors/${artifact}/tensors.json`, "utf8")) as Record<string, Facts>;
     const expected = new Map(
