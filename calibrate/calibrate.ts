@@ -5,7 +5,7 @@
 import { InputError, NumericError } from "../core/errors.ts";
 import type { Tensor } from "../core/tensor.ts";
 import type { Engine, HostTensor, Values } from "../model/engines/engine.ts";
-import { createEngine } from "../model/engines/index.ts";
+import { createEngine, REPRODUCIBLE_THREADS } from "../model/engines/index.ts";
 import type { Graph } from "../model/graph/graph.ts";
 import type { Block, LinearSite, Model } from "../model/model.ts";
 import { walk } from "../model/walk.ts";
@@ -104,7 +104,7 @@ export async function calibrate(model: Model, samples: readonly Sample[], option
     );
   }
   const { onProgress } = options;
-  const engine = options.engine ?? (await createEngine("auto"));
+  const engine = options.engine ?? (await createEngine("auto", { threads: REPRODUCIBLE_THREADS }));
   const tensors = new Map<string, Tensor>();
   const instruments = new InstrumentCache(statistics);
   let tokens = 0;

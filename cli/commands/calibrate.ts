@@ -5,7 +5,7 @@
 import type { Command } from "commander";
 import { InputError } from "../../core/errors.ts";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
-import { parseBytes, parseInteger, parseList } from "../options.ts";
+import { parseBytes, parseList } from "../options.ts";
 import { formatBytes, formatCount, formatDuration } from "../text.ts";
 import { addDataOptions, NO_DATA_HINT, sampleOptions, type DataOptions } from "./data-options.ts";
 import { addEngineOptions, openEngine, type EngineOptions } from "./engine-options.ts";
@@ -14,7 +14,6 @@ interface CalibrateOptions extends GlobalOptions, EngineOptions, DataOptions {
   readonly statistics: string;
   readonly out: string;
   readonly maxMemory?: string;
-  readonly batchTokens?: string;
 }
 
 const EXAMPLES = `
@@ -48,8 +47,10 @@ async function runCalibrate(path: string, options: CalibrateOptions, io: Io): Pr
   const { writeCalibration } = await import("../../calibrate/file.ts");
   const start = performance.now();
   const model = await openModel(path);
-  const sequences = await loadCalibrationSequences(model, options.data, sampleOptions(options));
-  const engine = await openEngine(options, reporter);
+  const settings = sampleOptions(options);
+  const sequences = await loadCalibrationSequences(model, options.data, settings);
+  const { REPRODUCIBLE_THREADS } = await import("../../model/engines/index.ts");
+  const engine = await openEngine(options, reporter, REPRODUCIBLE_THREADS);
   try {
     const calibration = await calibrate(
       model,
@@ -57,8 +58,12 @@ async function runCalibrate(path: string, options: CalibrateOptions, io: Io): Pr
       {
         statistics: parseList([options.statistics]),
         engine,
+        data: {
+          paths: options.data,
+          ...(settings.sequenceLength === undefined ? {} : { sequenceLength: settings.sequenceLength }),
+          seed: settings.seed,
+        },
         ...(options.maxMemory === undefined ? {} : { maxMemory: parseBytes("--max-memory", options.maxMemory) }),
-        ...(options.batchTokens === undefined ? {} : { batchTokens: parseInteger("--batch-tokens", options.batchTokens, 1, 2 ** 24) }),
         signal: reporter.signal,
         onProgress: reporter.progress.report,
       },

@@ -22,8 +22,11 @@ export function addEngineOptions(command: Command): void {
     .option("--workers <n>", "threads and workers; never changes results; default: all cores");
 }
 
-/** @throws {InputError} `input.option` for an unknown engine or a bad count. */
-export async function openEngine(options: EngineOptions, reporter: Reporter): Promise<Engine> {
+/**
+ * @param maxThreads - for results that become bytes: `REPRODUCIBLE_THREADS`.
+ * @throws {InputError} `input.option` for an unknown engine or a bad count.
+ */
+export async function openEngine(options: EngineOptions, reporter: Reporter, maxThreads = Infinity): Promise<Engine> {
   const name = ENGINES.find((known) => known === (options.engine ?? "auto"));
   if (name === undefined) {
     throw new InputError("input.option", `--engine "${options.engine}" must be one of ${ENGINES.join(", ")}`, {
@@ -32,7 +35,7 @@ export async function openEngine(options: EngineOptions, reporter: Reporter): Pr
     });
   }
   const { createEngine } = await import("../../model/engines/index.ts");
-  const engine = await createEngine(name, { threads: workerCount(options.workers) });
+  const engine = await createEngine(name, { threads: Math.min(maxThreads, workerCount(options.workers)) });
   if (name === "auto" && !engine.name.startsWith("onnxruntime")) reporter.note(`engine: ${engine.description}`);
   return engine;
 }
