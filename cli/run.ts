@@ -90,7 +90,8 @@ function messageOf(error: unknown): string {
 
 /** "did you mean" for errors whose details carry the word and the known ones. */
 function hint({ details, message }: QuantError): string {
-  const { word, known } = details;
+  const { known } = details;
+  const word = details["word"] ?? details["given"];
   if (typeof word !== "string" || !Array.isArray(known) || message.includes("did you mean")) return "";
   const close = suggest(
     word,
