@@ -35,8 +35,9 @@ export interface Region {
 /** A shared memory with the kernels that work on it, and regions handed out from its start. */
 export interface Workspace {
   readonly memory: WebAssembly.Memory;
-  /** The exports of a kernel module over this memory; `E` names their signatures. */
-  kernel<E>(base64: string): E;
+  /** The exports of a kernel module over this memory; the caller names their signatures. */
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- what a module exports is not known to types
+  readonly kernel: <E>(base64: string) => E;
   /**
    * A region of `byteLength` bytes, 64-byte aligned, kept until `release`.
    *
@@ -59,6 +60,7 @@ export function createWorkspace(pages = 4): Workspace {
   let next = FIRST_OFFSET;
   return {
     memory,
+    // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as above
     kernel<E>(base64: string): E {
       let instance = instances.get(base64);
       if (instance === undefined) {

@@ -16,9 +16,9 @@ export interface JobContext {
   /** Kernels and memory of this thread, kept from task to task; the job marks and releases. */
   readonly workspace: Workspace;
   /** To be called every few milliseconds of work. @throws {InterruptedError} when the caller has aborted. */
-  breathe(): Promise<void>;
+  readonly breathe: () => Promise<void>;
   /** Tells the caller how much more is done, in the job's own unit. */
-  progress(amount: number): void;
+  readonly progress: (amount: number) => void;
 }
 
 export type Job<Task, Result> = (task: Task, context: JobContext) => Promise<Result>;
@@ -109,7 +109,7 @@ export function createPool<Task, Result>(options: PoolOptions<Task, Result>): Po
       if (failure !== undefined) throw failure.error;
       return results as Result[];
     },
-    close: start.close,
+    close: () => start.close(),
   };
 }
 

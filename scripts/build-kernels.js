@@ -6,9 +6,17 @@ import asc from "assemblyscript/asc";
 
 const root = dirname(import.meta.dirname);
 const FLAGS = [
-  ...["-O3", "--noAssert", "--runtime", "stub", "--use", "abort=", "--enable", "simd", "--enable", "threads"],
+  "-O3",
+  "--noAssert",
+  "--runtime=stub",
+  "--use=abort=",
+  "--enable=simd",
+  "--enable=threads",
   // The memory comes from outside; the loader gives one whose maximum is not above this.
-  ...["--importMemory", "--sharedMemory", "--initialMemory", "1", "--maximumMemory", "65536"],
+  "--importMemory",
+  "--sharedMemory",
+  "--initialMemory=1",
+  "--maximumMemory=65536",
 ];
 
 /** The ops that have a WASM twin, in name order. */
@@ -23,11 +31,13 @@ export function listKernels() {
 /** Compiles one op and returns the module's bytes. */
 async function compileKernel(op) {
   const outputs = new Map();
-  const { error, stderr } = await asc.main([`kernels/${op}/${op}.as.ts`, "-o", "kernel.wasm", ...FLAGS, "--baseDir", root], {
+  const errors = [];
+  const { error } = await asc.main([`kernels/${op}/${op}.as.ts`, "-o", "kernel.wasm", ...FLAGS, "--baseDir", root], {
     writeFile: (name, contents) => void outputs.set(name, contents),
+    stderr: { write: (text) => void errors.push(text) },
   });
   const wasm = outputs.get("kernel.wasm");
-  if (error || wasm === undefined) throw new Error(`asc failed for ${op}:\n${stderr.toString()}`, { cause: error });
+  if (error || wasm === undefined) throw new Error(`asc failed for ${op}:\n${errors.join("")}`, { cause: error });
   return wasm;
 }
 

@@ -14,7 +14,7 @@ function fast(stored: Stored, x: Float32Array, [rows, cols, group]: readonly [nu
 }
 
 describe("known answers", () => {
-  test.each(readVectors<{ name: string; rows: number; cols: number; group: number; x: number[]; out: number[] }>("abs-max"))(
+  test.each(readVectors("abs-max") as readonly { name: string; rows: number; cols: number; group: number; x: number[]; out: number[] }[])(
     "$name",
     ({ x, out, ...shape }) => {
       const definition = new Float32Array(out.length);

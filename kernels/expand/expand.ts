@@ -13,10 +13,10 @@ import { wasm } from "../generated/expand.wasm.ts";
 import { threadWorkspace, type Workspace } from "../load-wasm.ts";
 
 interface ExpandKernel {
-  expandBf16(x: number, out: number, count: number): void;
-  expandF16(x: number, out: number, count: number): void;
-  expandE4m3(x: number, out: number, count: number): void;
-  expandE5m2(x: number, out: number, count: number): void;
+  readonly expandBf16: (x: number, out: number, count: number) => void;
+  readonly expandF16: (x: number, out: number, count: number) => void;
+  readonly expandE4m3: (x: number, out: number, count: number) => void;
+  readonly expandE5m2: (x: number, out: number, count: number) => void;
 }
 
 const EXPORTS = new Map<DType, { readonly name: keyof ExpandKernel; readonly bytes: 1 | 2 }>([
@@ -38,7 +38,7 @@ export function canExpand(dtype: DType): boolean {
  * @param out - byte offset of room for `count` f32 rounded up to 8.
  */
 export function expandAt(workspace: Workspace, dtype: DType, x: number, out: number, count: number): void {
-  workspace.kernel<ExpandKernel>(wasm)[EXPORTS.get(dtype)!.name](x, out, count);
+  (workspace.kernel(wasm) as ExpandKernel)[EXPORTS.get(dtype)!.name](x, out, count);
 }
 
 /** Values per trip through the workspace: 128 KiB of f32 stay in the second-level cache. */

@@ -3,13 +3,16 @@ import { awkward, readVectors } from "../../tests/support/kernels.ts";
 import { hadamard, hadamardFast } from "./hadamard.ts";
 
 describe("known answers", () => {
-  test.each(readVectors<{ name: string; size: number; x: number[]; out: number[] }>("hadamard"))("$name", ({ size, x, out }) => {
-    for (const transform of [hadamard, hadamardFast]) {
-      const found = Float32Array.from(x);
-      transform(found, size);
-      expect(found).toEqual(Float32Array.from(out));
-    }
-  });
+  test.each(readVectors("hadamard") as readonly { name: string; size: number; x: number[]; out: number[] }[])(
+    "$name",
+    ({ size, x, out }) => {
+      for (const transform of [hadamard, hadamardFast]) {
+        const found = Float32Array.from(x);
+        transform(found, size);
+        expect(found).toEqual(Float32Array.from(out));
+      }
+    },
+  );
 });
 
 test.each([1, 2, 4, 8, 64, 1024, 131_072])("the SIMD twin gives the bits of the definition at size %i", (size) => {

@@ -4,7 +4,7 @@ import { histogram, histogramFast } from "./histogram.ts";
 
 describe("known answers", () => {
   type Case = { name: string; low: number; inverseWidth: number; bins: number; x: number[]; counts: number[] };
-  test.each(readVectors<Case>("histogram"))("$name", ({ low, inverseWidth, bins, x, counts }) => {
+  test.each(readVectors("histogram") as readonly Case[])("$name", ({ low, inverseWidth, bins, x, counts }) => {
     for (const count of [histogram, histogramFast]) {
       const found = new Uint32Array(bins);
       count(Float32Array.from(x), { low, inverseWidth }, found);

@@ -40,7 +40,7 @@ function checkHistogram(x: Float32Array, counts: Uint32Array): void {
 }
 
 interface HistogramKernel {
-  histogram(x: number, count: number, low: number, inverseWidth: number, bins: number, counts: number): void;
+  readonly histogram: (x: number, count: number, low: number, inverseWidth: number, bins: number, counts: number) => void;
 }
 
 const TILE = 65536;
@@ -57,7 +57,7 @@ export function histogramFast(x: Float32Array, { low, inverseWidth }: HistogramB
   for (let done = 0; done < x.length; done += TILE) {
     const tile = x.subarray(done, done + TILE);
     workspace.f32(values).set(tile);
-    workspace.kernel<HistogramKernel>(wasm).histogram(values.at, tile.length, low, inverseWidth, counts.length, bins.at);
+    (workspace.kernel(wasm) as HistogramKernel).histogram(values.at, tile.length, low, inverseWidth, counts.length, bins.at);
   }
   counts.set(inside);
   workspace.release(mark);

@@ -21,7 +21,7 @@ function slow(x: Float32Array, shape: RunShape): { low: Float32Array; high: Floa
 
 describe("known answers", () => {
   type Case = RunShape & { name: string; x: number[]; low: number[]; high: number[] };
-  test.each(readVectors<Case>("min-max"))("$name", ({ rows, cols, group, x, low, high }) => {
+  test.each(readVectors("min-max") as readonly Case[])("$name", ({ rows, cols, group, x, low, high }) => {
     const shape = { rows, cols, group };
     const expected = { low: Float32Array.from(low), high: Float32Array.from(high) };
     expect(slow(Float32Array.from(x), shape)).toEqual(expected);

@@ -32,8 +32,8 @@ export function minMax(x: Float32Array, shape: RunShape, low: Float32Array, high
 }
 
 interface MinMaxKernel {
-  minMaxBf16(x: number, rows: number, cols: number, group: number, low: number, high: number): number;
-  minMaxF32(x: number, rows: number, cols: number, group: number, low: number, high: number): number;
+  readonly minMaxBf16: (x: number, rows: number, cols: number, group: number, low: number, high: number) => number;
+  readonly minMaxF32: (x: number, rows: number, cols: number, group: number, low: number, high: number) => number;
 }
 
 /** SIMD twin over byte offsets of a workspace. @returns f32 bits of the largest magnitude met; ≥ `INFINITY_BITS` when not finite. */
@@ -45,6 +45,6 @@ export function minMaxAt(
   low: number,
   high: number,
 ): number {
-  const kernel = workspace.kernel<MinMaxKernel>(wasm);
+  const kernel = workspace.kernel(wasm) as MinMaxKernel;
   return (stored === "bf16" ? kernel.minMaxBf16 : kernel.minMaxF32)(x, rows, cols, group, low, high) >>> 0;
 }

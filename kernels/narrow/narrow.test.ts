@@ -15,10 +15,13 @@ function fast(dtype: "BF16" | "F16", x: Float32Array): Uint16Array {
 const encode = { BF16: encodeBf16, F16: (x: number): number => encodeFloat(F16, x) };
 
 describe("known answers", () => {
-  test.each(readVectors<{ name: string; dtype: "BF16" | "F16"; x: number[]; out: number[] }>("narrow"))("$name", ({ dtype, x, out }) => {
-    expect(Uint16Array.from(Float32Array.from(x), encode[dtype])).toEqual(Uint16Array.from(out));
-    expect(fast(dtype, Float32Array.from(x))).toEqual(Uint16Array.from(out));
-  });
+  test.each(readVectors("narrow") as readonly { name: string; dtype: "BF16" | "F16"; x: number[]; out: number[] }[])(
+    "$name",
+    ({ dtype, x, out }) => {
+      expect(Uint16Array.from(Float32Array.from(x), encode[dtype])).toEqual(Uint16Array.from(out));
+      expect(fast(dtype, Float32Array.from(x))).toEqual(Uint16Array.from(out));
+    },
+  );
 });
 
 test.each(["BF16", "F16"] as const)("the SIMD twin gives the definition's %s of any f32 bits", (dtype) => {

@@ -11,8 +11,8 @@ import { wasm } from "../generated/narrow.wasm.ts";
 import type { Workspace } from "../load-wasm.ts";
 
 interface NarrowKernel {
-  narrowBf16(x: number, out: number, count: number): void;
-  narrowF16(x: number, out: number, count: number): void;
+  readonly narrowBf16: (x: number, out: number, count: number) => void;
+  readonly narrowF16: (x: number, out: number, count: number) => void;
 }
 
 /**
@@ -21,6 +21,6 @@ interface NarrowKernel {
  * @param x - `count` f32, readable up to a multiple of 8. @param out - room for `count` rounded up to 8; may be `x` itself.
  */
 export function narrowAt(workspace: Workspace, dtype: "BF16" | "F16", x: number, out: number, count: number): void {
-  const kernel = workspace.kernel<NarrowKernel>(wasm);
+  const kernel = workspace.kernel(wasm) as NarrowKernel;
   (dtype === "BF16" ? kernel.narrowBf16 : kernel.narrowF16)(x, out, count);
 }

@@ -20,7 +20,7 @@ function fast(codes: Int8Array, rows: number, cols: number, bits: number, stride
 
 describe("known answers", () => {
   type Case = { name: string; rows: number; cols: number; bits: number; stride: number; codes: number[]; out: number[] };
-  test.each(readVectors<Case>("pack-rows"))("$name", ({ rows, cols, bits, stride, codes, out }) => {
+  test.each(readVectors("pack-rows") as readonly Case[])("$name", ({ rows, cols, bits, stride, codes, out }) => {
     expect(slow(Int8Array.from(codes), rows, cols, bits, stride)).toEqual(Uint8Array.from(out));
     expect(fast(Int8Array.from(codes), rows, cols, bits, stride)).toEqual(Uint8Array.from(out));
   });

@@ -33,10 +33,10 @@ export function packRows(codes: Int8Array, rows: number, cols: number, bits: num
 }
 
 interface PackRowsKernel {
-  packRows(x: number, rows: number, cols: number, bits: number, out: number, stride: number): void;
+  readonly packRows: (x: number, rows: number, cols: number, bits: number, out: number, stride: number) => void;
 }
 
 /** SIMD twin over byte offsets. */
 export function packRowsAt(workspace: Workspace, x: number, rows: number, cols: number, bits: number, out: number, stride: number): void {
-  workspace.kernel<PackRowsKernel>(wasm).packRows(x, rows, cols, bits, out, stride);
+  (workspace.kernel(wasm) as PackRowsKernel).packRows(x, rows, cols, bits, out, stride);
 }

@@ -34,7 +34,7 @@ function fast(stored: Stored, x: Float32Array, shape: RunShape, scales: Float32A
 
 describe("known answers", () => {
   type Case = RunShape & { name: string; x: number[]; scales: number[]; codes: number[] };
-  test.each(readVectors<Case>("rtn-e4m3"))("$name", ({ rows, cols, group, x, scales, codes }) => {
+  test.each(readVectors("rtn-e4m3") as readonly Case[])("$name", ({ rows, cols, group, x, scales, codes }) => {
     const shape = { rows, cols, group };
     const [values, factors] = [Float32Array.from(x), Float32Array.from(scales)];
     expect(slow(values, shape, factors, "f32").codes).toEqual(Uint8Array.from(codes));

@@ -55,7 +55,7 @@ describe("known answers", () => {
     zeros?: number[];
     codes: number[];
   };
-  test.each(readVectors<Case>("rtn-int"))("$name", ({ rows, cols, group, dialect, bits, symmetric, codes, ...arrays }) => {
+  test.each(readVectors("rtn-int") as readonly Case[])("$name", ({ rows, cols, group, dialect, bits, symmetric, codes, ...arrays }) => {
     const options: RtnIntOptions = { rule: intRule(dialect, bits, symmetric), bits, arithmetic: "f32" };
     const zeros = arrays.zeros === undefined ? undefined : Float32Array.from(arrays.zeros);
     const [x, scales] = [Float32Array.from(arrays.x), Float32Array.from(arrays.scales)];

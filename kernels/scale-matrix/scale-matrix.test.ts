@@ -31,7 +31,7 @@ describe("known answers", () => {
     offset?: 0 | 1;
     out: number[];
   };
-  test.each(readVectors<Case>("scale-matrix"))(
+  test.each(readVectors("scale-matrix") as readonly Case[])(
     "$name",
     ({ rows, cols, x, columns, divideColumns, rowFactors, divideRows, offset, out }) => {
       const factors: MatrixFactors = {

@@ -56,7 +56,7 @@ export function checkFactors(rows: number, cols: number, { columns, rows: byRow 
 }
 
 interface ScaleMatrixKernel {
-  scaleMatrix(x: number, rows: number, cols: number, columns: number, rowFactors: number, flags: number, offset: number): void;
+  readonly scaleMatrix: (x: number, rows: number, cols: number, columns: number, rowFactors: number, flags: number, offset: number) => void;
 }
 
 /** SIMD twin over byte offsets; factors lie at `columns` and `rowFactors`, 0 when absent. */
@@ -69,5 +69,5 @@ export function scaleMatrixAt(
   factors: MatrixFactors,
 ): void {
   const flags = Number(factors.columns?.divide ?? false) + 2 * Number(factors.rows?.divide ?? false);
-  workspace.kernel<ScaleMatrixKernel>(wasm).scaleMatrix(x, rows, cols, places.columns, places.rowFactors, flags, factors.offset ?? 0);
+  (workspace.kernel(wasm) as ScaleMatrixKernel).scaleMatrix(x, rows, cols, places.columns, places.rowFactors, flags, factors.offset ?? 0);
 }

@@ -47,7 +47,7 @@ describe("known answers", () => {
     scales: number[];
     zeros: number[];
   };
-  test.each(readVectors<Case>("scales"))("$name", ({ dialect, bits, symmetric, storage, low, high, scales, zeros }) => {
+  test.each(readVectors("scales") as readonly Case[])("$name", ({ dialect, bits, symmetric, storage, low, high, scales, zeros }) => {
     const rule = intRule(dialect, bits, symmetric);
     const expected = [Float32Array.from(scales), Float32Array.from(zeros)];
     expect(slow(rule, Float32Array.from(low), Float32Array.from(high), "f32", storage)).toEqual(expected);

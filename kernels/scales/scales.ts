@@ -75,7 +75,7 @@ export function writeRule(workspace: Workspace, region: Region, rule: IntRule, p
 }
 
 interface ScalesKernel {
-  scalesOf(low: number, high: number, runs: number, rule: number, flags: number, scales: number, zeros: number): number;
+  readonly scalesOf: (low: number, high: number, runs: number, rule: number, flags: number, scales: number, zeros: number) => number;
 }
 
 /** WASM twin over byte offsets. @param zeros - 0 when not wanted. @returns how many scales are not finite. */
@@ -88,5 +88,5 @@ export function scalesAt(
   scales: number,
   zeros: number,
 ): number {
-  return workspace.kernel<ScalesKernel>(wasm).scalesOf(low, high, runs, rule.at, rule.flags, scales, zeros);
+  return (workspace.kernel(wasm) as ScalesKernel).scalesOf(low, high, runs, rule.at, rule.flags, scales, zeros);
 }

@@ -5,9 +5,9 @@ import { createRandom } from "../../core/random.ts";
 import type { Stored } from "../../kernels/runs.ts";
 import type { Workspace } from "../../kernels/load-wasm.ts";
 
-/** The named cases of one op. */
-export function readVectors<Case extends { readonly name: string }>(op: string): readonly Case[] {
-  const { cases } = JSON.parse(readFileSync(`fixtures/kernels/${op}.json`, "utf8")) as { cases: readonly Case[] };
+/** The named cases of one op; the test names their fields. */
+export function readVectors(op: string): readonly unknown[] {
+  const { cases } = JSON.parse(readFileSync(`fixtures/kernels/${op}.json`, "utf8")) as { cases: readonly unknown[] };
   return cases;
 }
 

@@ -11,16 +11,22 @@ export async function run(task: Probe, { breathe, progress }: JobContext): Promi
     case "throw":
       throw new InputError("input.value", "seven is not allowed", { given: 7 });
     case "exit":
-      process.exit(3);
+      return process.exit(3);
     case "crash":
       setImmediate(() => {
         throw new Error("outside of any promise");
       });
-      return await new Promise<number>(() => undefined);
+      return new Promise<number>(() => undefined);
     case "forever":
-      for (;;) {
-        progress(1);
-        await breathe();
-      }
+      return forever({ breathe, progress });
+    default:
+      return task satisfies never;
+  }
+}
+
+async function forever({ breathe, progress }: Pick<JobContext, "breathe" | "progress">): Promise<never> {
+  for (;;) {
+    progress(1);
+    await breathe();
   }
 }
