@@ -47,11 +47,11 @@ interface AbsMaxKernel {
 
 /** SIMD twin of `absMax` over byte offsets of a workspace. @returns f32 bits of the largest magnitude met; ≥ `INFINITY_BITS` when not finite. */
 export function absMaxAt(workspace: Workspace, stored: Stored, x: number, { rows, cols, group }: RunShape, out: number): number {
-  const kernel = workspace.kernel(wasm) as AbsMaxKernel;
+  const kernel = workspace.kernel<AbsMaxKernel>(wasm);
   return (stored === "bf16" ? kernel.absMaxBf16 : kernel.absMaxF32)(x, rows, cols, group, out) >>> 0;
 }
 
 /** SIMD twin of `absMaxColumns`; values are f32. @returns as `absMaxAt`. */
 export function absMaxColumnsAt(workspace: Workspace, x: number, rows: number, cols: number, out: number): number {
-  return (workspace.kernel(wasm) as AbsMaxKernel).absMaxColumns(x, rows, cols, out) >>> 0;
+  return workspace.kernel<AbsMaxKernel>(wasm).absMaxColumns(x, rows, cols, out) >>> 0;
 }

@@ -38,7 +38,7 @@ export function canExpand(dtype: DType): boolean {
  * @param out - byte offset of room for `count` f32 rounded up to 8.
  */
 export function expandAt(workspace: Workspace, dtype: DType, x: number, out: number, count: number): void {
-  (workspace.kernel(wasm) as ExpandKernel)[EXPORTS.get(dtype)!.name](x, out, count);
+  workspace.kernel<ExpandKernel>(wasm)[EXPORTS.get(dtype)!.name](x, out, count);
 }
 
 /** Values per trip through the workspace: 128 KiB of f32 stay in the second-level cache. */

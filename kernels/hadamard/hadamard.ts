@@ -61,7 +61,7 @@ export function hadamardFast(x: Float32Array, size: number): void {
     const tile = x.subarray(start, start + rows * size);
     const inside = workspace.f32(region).subarray(0, tile.length);
     inside.set(tile);
-    (workspace.kernel(wasm) as HadamardKernel).hadamard(region.at, tile.length / size, size, Math.fround(1 / Math.sqrt(size)));
+    workspace.kernel<HadamardKernel>(wasm).hadamard(region.at, tile.length / size, size, Math.fround(1 / Math.sqrt(size)));
     tile.set(inside);
   }
   workspace.release(mark);

@@ -57,7 +57,7 @@ export function histogramFast(x: Float32Array, { low, inverseWidth }: HistogramB
   for (let done = 0; done < x.length; done += TILE) {
     const tile = x.subarray(done, done + TILE);
     workspace.f32(values).set(tile);
-    (workspace.kernel(wasm) as HistogramKernel).histogram(values.at, tile.length, low, inverseWidth, counts.length, bins.at);
+    workspace.kernel<HistogramKernel>(wasm).histogram(values.at, tile.length, low, inverseWidth, counts.length, bins.at);
   }
   counts.set(inside);
   workspace.release(mark);

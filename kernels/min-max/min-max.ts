@@ -45,6 +45,6 @@ export function minMaxAt(
   low: number,
   high: number,
 ): number {
-  const kernel = workspace.kernel(wasm) as MinMaxKernel;
+  const kernel = workspace.kernel<MinMaxKernel>(wasm);
   return (stored === "bf16" ? kernel.minMaxBf16 : kernel.minMaxF32)(x, rows, cols, group, low, high) >>> 0;
 }

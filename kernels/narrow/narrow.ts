@@ -21,6 +21,6 @@ interface NarrowKernel {
  * @param x - `count` f32, readable up to a multiple of 8. @param out - room for `count` rounded up to 8; may be `x` itself.
  */
 export function narrowAt(workspace: Workspace, dtype: "BF16" | "F16", x: number, out: number, count: number): void {
-  const kernel = workspace.kernel(wasm) as NarrowKernel;
+  const kernel = workspace.kernel<NarrowKernel>(wasm);
   (dtype === "BF16" ? kernel.narrowBf16 : kernel.narrowF16)(x, out, count);
 }

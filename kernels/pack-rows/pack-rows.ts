@@ -38,5 +38,5 @@ interface PackRowsKernel {
 
 /** SIMD twin over byte offsets. */
 export function packRowsAt(workspace: Workspace, x: number, rows: number, cols: number, bits: number, out: number, stride: number): void {
-  (workspace.kernel(wasm) as PackRowsKernel).packRows(x, rows, cols, bits, out, stride);
+  workspace.kernel<PackRowsKernel>(wasm).packRows(x, rows, cols, bits, out, stride);
 }

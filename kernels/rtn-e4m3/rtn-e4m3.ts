@@ -57,6 +57,6 @@ export function rtnE4m3At(
   arithmetic: Arithmetic,
   { x, scales, out, sums }: Omit<RtnIntPlaces, "zeros">,
 ): void {
-  const kernel = workspace.kernel(wasm) as RtnE4m3Kernel;
+  const kernel = workspace.kernel<RtnE4m3Kernel>(wasm);
   (stored === "bf16" ? kernel.rtnE4m3Bf16 : kernel.rtnE4m3F32)(x, rows, cols, group, scales, Number(arithmetic === "bf16"), out, sums);
 }

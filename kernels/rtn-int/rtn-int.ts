@@ -95,7 +95,7 @@ export interface RtnIntPlaces {
 /** SIMD twin. */
 export function rtnIntAt(workspace: Workspace, stored: Stored, shape: RunShape, options: RtnIntOptions, places: RtnIntPlaces): void {
   const { rule, bits, arithmetic } = options;
-  const kernel = workspace.kernel(wasm) as RtnIntKernel;
+  const kernel = workspace.kernel<RtnIntKernel>(wasm);
   (stored === "bf16" ? kernel.rtnIntBf16 : kernel.rtnIntF32)(
     places.x,
     shape.rows,

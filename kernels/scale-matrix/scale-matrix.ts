@@ -69,5 +69,5 @@ export function scaleMatrixAt(
   factors: MatrixFactors,
 ): void {
   const flags = Number(factors.columns?.divide ?? false) + 2 * Number(factors.rows?.divide ?? false);
-  (workspace.kernel(wasm) as ScaleMatrixKernel).scaleMatrix(x, rows, cols, places.columns, places.rowFactors, flags, factors.offset ?? 0);
+  workspace.kernel<ScaleMatrixKernel>(wasm).scaleMatrix(x, rows, cols, places.columns, places.rowFactors, flags, factors.offset ?? 0);
 }

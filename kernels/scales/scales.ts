@@ -88,5 +88,5 @@ export function scalesAt(
   scales: number,
   zeros: number,
 ): number {
-  return (workspace.kernel(wasm) as ScalesKernel).scalesOf(low, high, runs, rule.at, rule.flags, scales, zeros);
+  return workspace.kernel<ScalesKernel>(wasm).scalesOf(low, high, runs, rule.at, rule.flags, scales, zeros);
 }
