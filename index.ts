@@ -28,6 +28,7 @@ export { loadTokenizer, type Tokenizer } from "./model/tokenizer.ts";
 export type { BlockContext, Sample, WalkVisitor } from "./model/walk-types.ts";
 export { walk } from "./model/walk.ts";
 export { describeFormats, describeMethods } from "./quantize/describe.ts";
+export { exportArtifact, type ExportOptions, type ExportReport } from "./quantize/export.ts";
 export { parseGate } from "./quantize/gate.ts";
 export { inspect, type Inspection } from "./quantize/inspect.ts";
 export { planQuantization } from "./quantize/plan.ts";

@@ -63,7 +63,11 @@ export function usablePairs(model: Model, block: Block, settings: Settings): rea
   if (settings.transforms.length === 0 || block.role !== "block") return [];
   const users = tensorUsers(model);
   return findPairs(block).filter((pair) => {
-    const slots = [pair.producer.weight, ...(pair.producer.bias === undefined ? [] : [pair.producer.bias]), ...pair.consumers.map(({ weight }) => weight)];
+    const slots = [
+      pair.producer.weight,
+      ...(pair.producer.bias === undefined ? [] : [pair.producer.bias]),
+      ...pair.consumers.map(({ weight }) => weight),
+    ];
     const isShared = slots.some((slot) => (users.get(block.weights.get(slot)?.name ?? "") ?? 0) > 1);
     const isExperts = pair.consumers.some(({ kind }) => kind === "router");
     return !isShared && (pair.kind === "norm" || settings.pairs === "all") && (settings.smoothExperts || !isExperts);
@@ -94,7 +98,9 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
   const absmax = (site: LinearSite): Float32Array => {
     const tensor = calibration?.get(site.name, "absmax");
     if (tensor !== undefined) return toFloat32(tensor);
-    throw new NumericError("numeric.no-data", `the calibration has no absmax of ${site.name}; calibrate with --statistics absmax`, { site: site.name });
+    throw new NumericError("numeric.no-data", `the calibration has no absmax of ${site.name}; calibrate with --statistics absmax`, {
+      site: site.name,
+    });
   };
   const inputScheme = (site: LinearSite, at: FoldState): ActivationScheme | undefined => {
     const scheme = plans.get(site.name)?.input;
@@ -152,7 +158,10 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
     if (calibration?.get(site.name, "absmax") === undefined) continue;
     const before = absmax(site);
     const factors = state.inputFactors.get(site.name);
-    outliers.set(site.name, { before: outlierRatio(before), after: outlierRatio(factors === undefined ? before : before.map((a, j) => a / factors[j]!)) });
+    outliers.set(site.name, {
+      before: outlierRatio(before),
+      after: outlierRatio(factors === undefined ? before : before.map((a, j) => a / factors[j]!)),
+    });
   }
   const { pairs, folds, replaced } = state;
   return { pairs, folds, replaced, inputScales, outputScales: new Map(), protected: isProtected, outliers };

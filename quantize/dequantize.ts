@@ -19,7 +19,8 @@ export function dequantize({ shape, channelAxis, scheme, codes, scales, zeros }:
   const [rows, cols] = [shape[0]!, shape[1]!];
   const size = granularity.kind === "group" ? granularity.size : cols;
   const groups = Math.ceil(cols / size);
-  const table = format.kind === "float" ? Float32Array.from({ length: 256 }, (_, code) => decodeFloat(FLOAT_FORMATS[format.format], code)) : undefined;
+  const table =
+    format.kind === "float" ? Float32Array.from({ length: 256 }, (_, code) => decodeFloat(FLOAT_FORMATS[format.format], code)) : undefined;
   const out = new Float32Array(rows * cols);
   for (let row = 0, i = 0; row < rows; row++) {
     for (let col = 0; col < cols; col++, i++) {

@@ -43,7 +43,13 @@ export function describeMethods(): MethodsDescription {
 
 export function describeFormats(): readonly FormatDescription[] {
   return [
-    { name: "safetensors", reads: true, writes: true, summary: "Hugging Face directories (single file or sharded) and bare .safetensors files" },
+    {
+      name: "safetensors",
+      reads: true,
+      writes: true,
+      summary: "Hugging Face directories (single file or sharded) and bare .safetensors files",
+    },
+    { name: "float", reads: true, writes: true, summary: "a plain model directory: `export <artifact> --to float` dequantizes" },
     ...Object.values(EXPORTS).map(({ name, summary }) => ({ name, reads: true, writes: true, summary })),
   ];
 }

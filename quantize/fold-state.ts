@@ -92,7 +92,10 @@ export class FoldState {
 export function expandChannels({ repeat, consumers }: FoldPair, factors: Float32Array): Float32Array {
   if (repeat === undefined) return factors;
   const { group, headSize } = repeat;
-  return Float32Array.from({ length: consumers[0]!.cols }, (_, c) => factors[Math.floor(c / (headSize * group)) * headSize + (c % headSize)]!);
+  return Float32Array.from(
+    { length: consumers[0]!.cols },
+    (_, c) => factors[Math.floor(c / (headSize * group)) * headSize + (c % headSize)]!,
+  );
 }
 
 /** Largest value over the columns that each channel serves: the reverse of `expandChannels` for maxima. */
@@ -115,7 +118,11 @@ export function tensorName(block: Block, slot: string): string {
 }
 
 /** w' = f32(f32(w · cols) · rows), as `kernels/scale-matrix` defines it. @returns a copy. */
-export function foldWeight(weight: Float32Array, { rows, cols }: WeightFold, site: Pick<LinearSite, "rows" | "cols" | "channelAxis">): Float32Array {
+export function foldWeight(
+  weight: Float32Array,
+  { rows, cols }: WeightFold,
+  site: Pick<LinearSite, "rows" | "cols" | "channelAxis">,
+): Float32Array {
   const out = new Float32Array(weight.length);
   const [outer, inner] = site.channelAxis === 1 ? [site.cols, site.rows] : [site.rows, site.cols];
   for (let o = 0, i = 0; o < outer; o++) {

@@ -21,7 +21,8 @@ export function parseGate(pairs: Readonly<Record<string, string>>): Gate {
       const known = Object.keys(GATES);
       throw new InputError("input.option", `--gate has no key "${key}"; keys: ${known.join(", ")}`, { option: "gate", given: key, known });
     }
-    if (!Number.isFinite(value)) throw new InputError("input.option", `--gate ${key}=${text} is not a number`, { option: "gate", given: text });
+    if (!Number.isFinite(value))
+      throw new InputError("input.option", `--gate ${key}=${text} is not a number`, { option: "gate", given: text });
     gate.set(key, value);
   }
   return Object.fromEntries(gate);
@@ -37,7 +38,8 @@ export function checkGate(gate: Gate, measured: Gate): void {
     const limit = gate[key as keyof Gate];
     const value = measured[key as keyof Gate];
     if (limit === undefined) return [];
-    if (value === undefined) throw new InputError("input.option", `--gate ${key}=${limit} needs held-out data to measure it on`, { gate: key });
+    if (value === undefined)
+      throw new InputError("input.option", `--gate ${key}=${limit} needs held-out data to measure it on`, { gate: key });
     const holds = atMost ? value <= limit : value >= limit;
     return holds ? [] : [`${key} ${value.toPrecision(5)} ${unit}, wanted ${atMost ? "at most" : "at least"} ${limit}`];
   });

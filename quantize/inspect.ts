@@ -42,7 +42,12 @@ export interface Inspection {
 export async function inspect(path: string): Promise<Inspection> {
   const checkpoint = await openCheckpoint(path);
   try {
-    const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape, byteLength }) => ({ name, dtype, shape, bytes: byteLength }));
+    const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape, byteLength }) => ({
+      name,
+      dtype,
+      shape,
+      bytes: byteLength,
+    }));
     const files = await Promise.all(checkpoint.files.map(async (file) => ({ name: basename(file), bytes: (await stat(file)).size })));
     const { schemes, format } = await quantizedModules(checkpoint);
     const isFile = (await stat(path)).isFile();
@@ -79,12 +84,26 @@ async function quantizedModules(checkpoint: Checkpoint): Promise<{ schemes: Insp
 }
 
 /** Keys of config.json worth a line. */
-const CONFIG_KEYS = ["architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "dtype", "torch_dtype"] as const;
+const CONFIG_KEYS = [
+  "architectures",
+  "model_type",
+  "hidden_size",
+  "num_hidden_layers",
+  "num_attention_heads",
+  "num_key_value_heads",
+  "vocab_size",
+  "dtype",
+  "torch_dtype",
+] as const;
 
 function configFacts(config: Readonly<Record<string, unknown>>): readonly (readonly [string, string])[] {
   return CONFIG_KEYS.flatMap((key) => {
     const value = config[key];
-    const text = Array.isArray(value) ? value.join(", ") : typeof value === "string" || typeof value === "number" ? String(value) : undefined;
+    const text = Array.isArray(value)
+      ? value.join(", ")
+      : typeof value === "string" || typeof value === "number"
+        ? String(value)
+        : undefined;
     return text === undefined ? [] : [[key, text.slice(0, 200)] as const];
   });
 }

@@ -104,21 +104,21 @@ async function readJournal(out: string): Promise<{ head: JournalHead; entries: J
   const lines = text.split("\n");
   // What follows the last newline was never finished.
   lines.pop();
-  const head = parseLine<JournalHead>(lines.shift());
+  const head = parseLine(lines.shift()) as JournalHead | undefined;
   if (head === undefined || head.version !== VERSION || typeof head.key !== "string") return undefined;
   const entries: JournalEntry[] = [];
   for (const line of lines) {
-    const entry = parseLine<JournalEntry>(line);
+    const entry = parseLine(line) as JournalEntry | undefined;
     if (entry === undefined || typeof entry.task !== "string" || typeof entry.record !== "object") break;
     entries.push(entry);
   }
   return { head, entries };
 }
 
-function parseLine<T>(line: string | undefined): T | undefined {
+function parseLine(line: string | undefined): unknown {
   if (line === undefined) return undefined;
   try {
-    return JSON.parse(line) as T;
+    return JSON.parse(line);
   } catch {
     return undefined;
   }

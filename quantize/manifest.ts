@@ -43,12 +43,19 @@ export interface Manifest extends FoldRecords {
 export async function readManifest(directory: string): Promise<Manifest> {
   const path = join(directory, MANIFEST_FILE);
   const bytes = await readSmallFile(path, MAX_MANIFEST_BYTES).catch((cause: unknown) => {
-    throw new FormatError("format.missing", `${directory} has no ${MANIFEST_FILE}: it is not a finished artifact of this tool`, { directory }, { cause });
+    throw new FormatError(
+      "format.missing",
+      `${directory} has no ${MANIFEST_FILE}: it is not a finished artifact of this tool`,
+      { directory },
+      { cause },
+    );
   });
   const parsed = parseJsonObject(bytes, { name: MANIFEST_FILE, maxDepth: 64, code: "format.field", duplicates: "last" });
   const { tool, tensors, files, plan } = parsed;
   if (tool !== "bitwright" || !isObject(tensors) || !isObject(files) || !isObject(plan)) {
-    throw new FormatError("format.field", `${path} is not a manifest of this tool (tool, plan, tensors and files are wanted)`, { directory });
+    throw new FormatError("format.field", `${path} is not a manifest of this tool (tool, plan, tensors and files are wanted)`, {
+      directory,
+    });
   }
   for (const [name, entry] of Object.entries(tensors)) {
     if (!isObject(entry) || typeof entry["file"] !== "string" || typeof entry["sha256"] !== "string")

@@ -42,7 +42,10 @@ export async function checkSeparate({ directory, tensors }: Model, out: string):
   const target = await realPlace(out);
   for (const path of new Set([...tensors.values()].flatMap(({ location }) => (location === undefined ? [] : [location.path])))) {
     if (isInside(await realpath(path), target)) {
-      throw new InputError("input.path", `the source file ${path} lies in the output ${out}; choose another --out`, { source: path, target });
+      throw new InputError("input.path", `the source file ${path} lies in the output ${out}; choose another --out`, {
+        source: path,
+        target,
+      });
     }
   }
   if (directory === undefined) return;

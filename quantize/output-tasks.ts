@@ -29,7 +29,12 @@ export interface PlannedTask {
 }
 
 /** All tasks of a target, in the source's order. */
-export function planTasks({ model, scaleDType, settings, choices }: Prepared, layout: OutputLayout, decisions: Decisions, directory: string): PlannedTask[] {
+export function planTasks(
+  { model, scaleDType, settings, choices }: Prepared,
+  layout: OutputLayout,
+  decisions: Decisions,
+  directory: string,
+): PlannedTask[] {
   const sites = new Map(choices.map(({ site }) => [`${site.name}.weight`, site]));
   const region = (name: string, role: OutputRole): OutputRegion => {
     const { shard, offset, spec } = layout.places.get(name)!;
@@ -88,7 +93,9 @@ export function planTasks({ model, scaleDType, settings, choices }: Prepared, la
         })),
       ];
     }
-    return [whole(name, lazy.byteLength, async () => ({ kind: "copy", name, input: await inputOf(lazy), outputs: [region(name, "tensor")] }))];
+    return [
+      whole(name, lazy.byteLength, async () => ({ kind: "copy", name, input: await inputOf(lazy), outputs: [region(name, "tensor")] })),
+    ];
   });
 }
 
@@ -130,7 +137,8 @@ function activationScales(
   scaleDType: DType,
 ): readonly (readonly [string, Tensor])[] {
   return tensors.flatMap(({ name, role }) => {
-    const scale = role === "input-scale" ? inputScales.get(site.module) : role === "output-scale" ? outputScales.get(site.module) : undefined;
+    const scale =
+      role === "input-scale" ? inputScales.get(site.module) : role === "output-scale" ? outputScales.get(site.module) : undefined;
     return scale === undefined ? [] : [[name, fromFloat32(Float32Array.of(scale), [1], scaleDType)] as const];
   });
 }

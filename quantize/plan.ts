@@ -86,7 +86,9 @@ function memoryEstimate({ model, needsSearch }: Prepared, options: QuantizeOptio
   const workers = options.workers ?? 2;
   const streaming = BASE_BYTES + workers * WORKER_BYTES;
   if (tokens === 0) return streaming;
-  const blockBytes = Math.max(...model.blocks.map((block) => [...block.weights.values()].reduce((sum, { shape }) => sum + 4 * elementCount(shape), 0)));
+  const blockBytes = Math.max(
+    ...model.blocks.map((block) => [...block.weights.values()].reduce((sum, { shape }) => sum + 4 * elementCount(shape), 0)),
+  );
   // The block being run, the one read ahead (or its trial copy), the activations of a batch, and the samples' hidden states.
   const carried = Math.min(4 * tokens * model.facts.hiddenSize * (needsSearch ? 2 : 1), options.maxMemory ?? 2 ** 30);
   const batch = 1024 * model.facts.hiddenSize * 4 * 32;
@@ -118,7 +120,10 @@ export async function checkBudgets(plan: Plan, options: QuantizeOptions): Promis
   }
   const free = await freeBytes(options.out);
   if (free !== undefined && free < diskBytes) {
-    throw new BudgetError("budget.disk", `the output takes ${inMiB(diskBytes)}, ${options.out} has ${inMiB(free)} free`, { needed: diskBytes, free });
+    throw new BudgetError("budget.disk", `the output takes ${inMiB(diskBytes)}, ${options.out} has ${inMiB(free)} free`, {
+      needed: diskBytes,
+      free,
+    });
   }
 }
 

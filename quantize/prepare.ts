@@ -103,7 +103,10 @@ function notesOf(model: Model, settings: Settings, choices: readonly SiteChoice[
   const hasActivations = choices.some(({ plan }) => plan.input !== undefined);
   if (settings.protect === "auto" && !hasActivations) notes.push("--protect auto has nothing to do: activations stay float");
   if (model.facts.tiedHead) notes.push("the head shares the embedding matrix; both stay float");
-  const odd = choices.filter(({ plan }) => plan.weight?.granularity.kind === "group" && settings.site.groupSize === "auto" && plan.weight.granularity.size !== 128);
-  if (odd.length > 0) notes.push(`${odd.length} sites have groups smaller than 128, because 128 does not divide their columns (first: ${odd[0]!.site.name})`);
+  const odd = choices.filter(
+    ({ plan }) => plan.weight?.granularity.kind === "group" && settings.site.groupSize === "auto" && plan.weight.granularity.size !== 128,
+  );
+  if (odd.length > 0)
+    notes.push(`${odd.length} sites have groups smaller than 128, because 128 does not divide their columns (first: ${odd[0]!.site.name})`);
   return notes;
 }

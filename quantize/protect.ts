@@ -53,7 +53,10 @@ export function chooseProtected(measured: readonly MeasuredSites[], quantizedSit
     room -= entry.sites.length;
     const ratio = median === 0 ? "" : `, ${(each(entry) / median).toPrecision(3)} times the median site`;
     for (const name of entry.sites) {
-      chosen.set(name, `weight-only: quantizing its input moves the block's output by ${(100 * Math.sqrt(entry.error)).toPrecision(3)} %${ratio}`);
+      chosen.set(
+        name,
+        `weight-only: quantizing its input moves the block's output by ${(100 * Math.sqrt(entry.error)).toPrecision(3)} %${ratio}`,
+      );
     }
   }
   return chosen;

@@ -4,6 +4,7 @@
  */
 import { resolve } from "node:path";
 import { InputError, throwIfAborted, VerifyError } from "../core/errors.ts";
+import { loadTokenIds } from "../calibrate/samples.ts";
 import type { Engine } from "../model/engines/engine.ts";
 import { createEngine, REPRODUCIBLE_THREADS } from "../model/engines/index.ts";
 import { evaluate } from "../model/evaluate.ts";
@@ -97,12 +98,19 @@ export async function quantize(source: string | Model, options: QuantizeOptions)
  *
  * @throws {InputError} `input.path` when there is none, or when it was started with data that no file holds.
  */
-export async function resume(out: string, overrides: Pick<QuantizeOptions, "workers" | "signal" | "onProgress" | "engine"> = {}): Promise<QuantizeReport> {
+export async function resume(
+  out: string,
+  overrides: Pick<QuantizeOptions, "workers" | "signal" | "onProgress" | "engine"> = {},
+): Promise<QuantizeReport> {
   const head = await readJournalHead(out);
   if (head === undefined) throw new InputError("input.path", `${out} holds no unfinished run; start one with quantize`, { directory: out });
   const { source, options, reason } = head.request as { source?: string; options?: QuantizeOptions; reason?: string };
   if (source === undefined || options === undefined) {
-    throw new InputError("input.path", `the run in ${out} cannot be resumed from its directory alone (${reason}); repeat the original call`, { directory: out });
+    throw new InputError(
+      "input.path",
+      `the run in ${out} cannot be resumed from its directory alone (${reason}); repeat the original call`,
+      { directory: out },
+    );
   }
   return quantize(source, { ...options, ...overrides });
 }
@@ -136,7 +144,12 @@ function requireData({ data, sequences, recipe }: QuantizeOptions): void {
 }
 
 /** Decisions of an earlier process where it left them, else made now and stored before anything is written. */
-async function decisionsFor(prepared: Prepared, options: QuantizeOptions, engines: EngineHolder, outputs: readonly ClaimedOutput[]): Promise<Decisions> {
+async function decisionsFor(
+  prepared: Prepared,
+  options: QuantizeOptions,
+  engines: EngineHolder,
+  outputs: readonly ClaimedOutput[],
+): Promise<Decisions> {
   const { statistics, needsSearch, model, choices, settings, scaleDType } = prepared;
   if (statistics.length === 0 && !needsSearch) return NO_DECISIONS;
   const stored = await readDecisions(outputs[0]!.directory);
@@ -189,7 +202,9 @@ async function verifyAll(prepared: Prepared, written: readonly WrittenArtifact[]
     });
     if (!report.ok) {
       const first = report.problems.slice(0, 3).map(({ tensor, problem }) => `${tensor}: ${problem}`);
-      throw new VerifyError("verify.mismatch", `${directory} is not what was meant to be written: ${first.join("; ")}`, { problems: report.problems });
+      throw new VerifyError("verify.mismatch", `${directory} is not what was meant to be written: ${first.join("; ")}`, {
+        problems: report.problems,
+      });
     }
     reports.push(report);
   }
@@ -204,7 +219,6 @@ async function evaluateBoth(
 ): Promise<QuantizeReport["evaluation"] | undefined> {
   const request = options.evaluate;
   if (request === undefined) return undefined;
-  const { loadTokenIds } = await import("../calibrate/samples.ts");
   const ids = await loadTokenIds(request.data, { directory: model.directory ?? directory, vocabularySize: model.facts.vocabularySize });
   const { onProgress } = options;
   const result = await evaluate(await openModel(directory), ids, {

@@ -45,10 +45,14 @@ export function resolveMethods(names: readonly string[]): MethodChain {
       });
     }
     if (method !== undefined) {
-      throw new InputError("input.option", `--method: nothing may follow the method ${method.name}, got ${name}; write ${name}+${method.name}`, {
-        option: "method",
-        given: names.join("+"),
-      });
+      throw new InputError(
+        "input.option",
+        `--method: nothing may follow the method ${method.name}, got ${name}; write ${name}+${method.name}`,
+        {
+          option: "method",
+          given: names.join("+"),
+        },
+      );
     }
     if (transform !== undefined && transforms.includes(transform)) {
       throw new InputError("input.option", `--method names ${name} twice`, { option: "method", given: names.join("+") });

@@ -36,7 +36,9 @@ export async function runKey({ model, settings, scaleDType }: Prepared, target: 
 }
 
 async function sourceFiles(model: Model): Promise<unknown> {
-  const paths = [...new Set([...model.tensors.values()].flatMap(({ location }) => (location === undefined ? [] : [location.path])))].toSorted();
+  const paths = [
+    ...new Set([...model.tensors.values()].flatMap(({ location }) => (location === undefined ? [] : [location.path]))),
+  ].toSorted();
   return filesOf(paths);
 }
 

@@ -44,7 +44,11 @@ export function checkScheme(scheme: Readonly<Record<string, string>>): ReadonlyM
   for (const [key, value] of Object.entries(scheme)) {
     if (!isSchemeKey(key)) {
       const known = Object.keys(SCHEME_KEYS);
-      throw new InputError("input.option", `--scheme has no key "${key}"; keys: ${known.join(", ")}`, { option: "scheme", given: key, known });
+      throw new InputError("input.option", `--scheme has no key "${key}"; keys: ${known.join(", ")}`, {
+        option: "scheme",
+        given: key,
+        known,
+      });
     }
     checkValue(key, value, SCHEME_KEYS[key]);
     checked.set(key, value);

@@ -146,13 +146,17 @@ function weightGranularity(groupSize: GroupSize, site: string, cols: number): Gr
   if (groupSize === "auto") return { kind: "group", size: largestGroup(cols) };
   if (cols % groupSize !== 0) {
     const nearest = nearestDivisor(cols, groupSize);
-    throw new InputError("input.option", `--group-size ${groupSize} does not divide the ${cols} columns of ${site}; the nearest that does is ${nearest}`, {
-      option: "group-size",
-      given: groupSize,
-      site,
-      cols,
-      nearest,
-    });
+    throw new InputError(
+      "input.option",
+      `--group-size ${groupSize} does not divide the ${cols} columns of ${site}; the nearest that does is ${nearest}`,
+      {
+        option: "group-size",
+        given: groupSize,
+        site,
+        cols,
+        nearest,
+      },
+    );
   }
   return { kind: "group", size: groupSize };
 }

@@ -32,7 +32,11 @@ export function chooseSites(model: Model, settings: Settings): readonly SiteChoi
   const ignored = compilePatterns(settings.ignore);
   const isProtected = compilePatterns(protectPatterns);
   const overrides = settings.overrides.map((entry) => ({ ...entry, test: compilePattern(entry.match) }));
-  requireMatches("override", settings.overrides.map(({ match }) => match), names);
+  requireMatches(
+    "override",
+    settings.overrides.map(({ match }) => match),
+    names,
+  );
   return sites.map(({ site, block }) => {
     const shape = site.channelAxis === 1 ? [site.cols, site.rows] : [site.rows, site.cols];
     const untouched = reasonToLeave(site, block.role, ignored(site.name));

@@ -19,7 +19,11 @@ const EMPTY_GRAPH: Graph = { name: "none", inputs: [], weights: [], constants: n
 export async function openTensorModel(path: string): Promise<Model> {
   const source = await openTensorSource(path);
   if (source.sites.length === 0) {
-    throw new FormatError("format.missing", `${path} has no float matrix named <module>.weight that is not an embedding, a head or a norm`, { path });
+    throw new FormatError(
+      "format.missing",
+      `${path} has no float matrix named <module>.weight that is not an embedding, a head or a norm`,
+      { path },
+    );
   }
   const sites = source.sites.map(({ name, weight, rows, cols }): LinearSite => ({
     name,

@@ -164,7 +164,10 @@ export interface QuantizeReport {
   readonly resumed: boolean;
   readonly verified: VerifyReport;
   /** Perplexity of the source and of the artifact, when an evaluation text was given. */
-  readonly evaluation?: { readonly before: PerplexityReport; readonly after: PerplexityReport & { readonly kl: number; readonly top1: number } };
+  readonly evaluation?: {
+    readonly before: PerplexityReport;
+    readonly after: PerplexityReport & { readonly kl: number; readonly top1: number };
+  };
   readonly warnings: readonly string[];
 }
 

@@ -55,7 +55,10 @@ export async function verifyArtifact(directory: string, options: VerifyOptions =
     const reading = await readLayout(checkpoint, problems);
     if (reading !== undefined) problems.push(...checkPlan(manifest, reading));
     const sound = new Set(problems.map(({ tensor }) => tensor));
-    const worst = reading === undefined || options.source === undefined ? undefined : await compareSource(manifest, reading, sound, options, problems, progress);
+    const worst =
+      reading === undefined || options.source === undefined
+        ? undefined
+        : await compareSource(manifest, reading, sound, options, problems, progress);
     return { ok: problems.length === 0, tensors: checkpoint.tensors.size, ...(worst && { worst }), problems };
   } finally {
     await checkpoint.close();
@@ -77,14 +80,25 @@ async function checkFiles(directory: string, manifest: Manifest, { signal }: Ver
     else if (facts.size !== bytes) problems.push({ tensor: name, problem: `file has ${facts.size} bytes, written were ${bytes}` });
     else if ((await hashFile(join(directory, name))) !== sha256) problems.push({ tensor: name, problem: "file has changed (sha256)" });
   }
-  const known = new Set([...Object.keys(manifest.files), ...Object.values(manifest.tensors).map(({ file }) => file), MANIFEST_FILE, JOURNAL_DIRECTORY]);
+  const known = new Set([
+    ...Object.keys(manifest.files),
+    ...Object.values(manifest.tensors).map(({ file }) => file),
+    MANIFEST_FILE,
+    JOURNAL_DIRECTORY,
+  ]);
   for (const name of await readdir(directory)) {
-    if (!known.has(name) && name.endsWith(".safetensors")) problems.push({ tensor: name, problem: "a weight file that is not in the manifest; loaders would read it" });
+    if (!known.has(name) && name.endsWith(".safetensors"))
+      problems.push({ tensor: name, problem: "a weight file that is not in the manifest; loaders would read it" });
   }
   return problems;
 }
 
-async function checkTensors({ tensors }: Checkpoint, manifest: Manifest, { signal }: VerifyOptions, progress: () => void): Promise<readonly Problem[]> {
+async function checkTensors(
+  { tensors }: Checkpoint,
+  manifest: Manifest,
+  { signal }: VerifyOptions,
+  progress: () => void,
+): Promise<readonly Problem[]> {
   const problems: Problem[] = [];
   for (const [name, { dtype, shape, sha256 }] of Object.entries(manifest.tensors)) {
     throwIfAborted(signal);
@@ -95,7 +109,8 @@ async function checkTensors({ tensors }: Checkpoint, manifest: Manifest, { signa
     } else if ((await hashTensor(found)) !== sha256) problems.push({ tensor: name, problem: "has changed (sha256)" });
     progress();
   }
-  for (const name of tensors.keys()) if (!Object.hasOwn(manifest.tensors, name)) problems.push({ tensor: name, problem: "is not in the manifest" });
+  for (const name of tensors.keys())
+    if (!Object.hasOwn(manifest.tensors, name)) problems.push({ tensor: name, problem: "is not in the manifest" });
   return problems;
 }
 
@@ -140,7 +155,9 @@ async function compareSource(
 ): Promise<VerifyReport["worst"]> {
   const opened = typeof source === "string" ? await openCheckpoint(source) : undefined;
   const originals = opened?.tensors ?? (source as { readonly tensors: ReadonlyMap<string, LazyTensor> }).tensors;
-  const sites = new Map<string, string>(manifest.plan.sites.flatMap((site) => (site.weight === undefined ? [] : [[`${site.name}.weight`, site.name] as const])));
+  const sites = new Map<string, string>(
+    manifest.plan.sites.flatMap((site) => (site.weight === undefined ? [] : [[`${site.name}.weight`, site.name] as const])),
+  );
   const measured = new Map(manifest.sites.map(({ name, sqnr }) => [name, sqnr ?? Infinity]));
   let worst: VerifyReport["worst"];
   try {
@@ -155,7 +172,10 @@ async function compareSource(
         if (worst === undefined || sqnr < worst.sqnr) worst = { tensor: name, sqnr };
         const expected = measured.get(site)!;
         if (sqnr < expected - SQNR_TOLERANCE_DB || Number.isNaN(sqnr))
-          problems.push({ tensor: name, problem: `SQNR to the source is ${sqnr.toFixed(2)} dB, measured while writing: ${expected.toFixed(2)} dB` });
+          problems.push({
+            tensor: name,
+            problem: `SQNR to the source is ${sqnr.toFixed(2)} dB, measured while writing: ${expected.toFixed(2)} dB`,
+          });
         progress();
       } else if (!manifest.replaced.includes(name) && !Object.hasOwn(manifest.folds, name)) {
         const kept = Object.hasOwn(manifest.tensors, name) && manifest.tensors[name]!.sha256 === (await hashTensor(original));
@@ -175,7 +195,8 @@ async function compareWeight(manifest: Manifest, name: string, original: LazyTen
   const values = toFloat32(await original.read());
   const wanted = fold === undefined ? values : foldWeight(values, fold, { rows, cols, channelAxis: 0 });
   const found = toFloat32(await stored.read());
-  if (found.length !== wanted.length) throw new FormatError("format.field", `${name} dequantizes to ${found.length} values, the source has ${wanted.length}`, { name });
+  if (found.length !== wanted.length)
+    throw new FormatError("format.field", `${name} dequantizes to ${found.length} values, the source has ${wanted.length}`, { name });
   let signal = 0;
   let noise = 0;
   for (let i = 0; i < wanted.length; i++) {

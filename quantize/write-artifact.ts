@@ -59,7 +59,9 @@ export async function writeArtifact(request: WriteRequest): Promise<WrittenArtif
   const { prepared, decisions, target, output, options } = request;
   const { directory, journal } = output;
   const tasks = planTasks(prepared, target.layout, decisions, directory);
-  const finished = new Map(tasks.flatMap(({ name }) => (journal.finished.has(name) ? [[name, journal.finished.get(name) as unknown as TaskRecord]] : [])));
+  const finished = new Map(
+    tasks.flatMap(({ name }) => (journal.finished.has(name) ? [[name, journal.finished.get(name) as unknown as TaskRecord]] : [])),
+  );
   const rest = tasks.filter(({ name }) => !finished.has(name));
   await preparePartials(directory, target.layout, new Set(rest.flatMap(({ stored }) => [...stored.values()])));
   await runAll(rest, tasks, finished, request);
@@ -77,7 +79,11 @@ async function preparePartials(directory: string, { shards, places }: OutputLayo
   for (const shard of shards) {
     const path = join(directory, shard.file + PARTIAL);
     const existing = await stat(path).catch(() => undefined);
-    if (existing?.size === shard.layout.fileBytes || (existing === undefined && !needed.has(shard) && (await isComplete(directory, shard.file, shard.layout.fileBytes)))) continue;
+    if (
+      existing?.size === shard.layout.fileBytes ||
+      (existing === undefined && !needed.has(shard) && (await isComplete(directory, shard.file, shard.layout.fileBytes)))
+    )
+      continue;
     const handle = await open(path, "w");
     try {
       await writeFully(handle, shard.layout.header);
@@ -95,7 +101,12 @@ async function isComplete(directory: string, file: string, bytes: number): Promi
   return facts?.size === bytes;
 }
 
-async function runAll(rest: readonly PlannedTask[], all: readonly PlannedTask[], finished: Map<string, TaskRecord>, request: WriteRequest): Promise<void> {
+async function runAll(
+  rest: readonly PlannedTask[],
+  all: readonly PlannedTask[],
+  finished: Map<string, TaskRecord>,
+  request: WriteRequest,
+): Promise<void> {
   const { options, output } = request;
   const queue = new CommitQueue(output.journal);
   const planned = new Map(all.map((task) => [task.name, task]));
@@ -119,9 +130,13 @@ async function runAll(rest: readonly PlannedTask[], all: readonly PlannedTask[],
       });
       before += group.reduce((sum, { bytes }) => sum + bytes, 0);
     }
-    // Whatever ended the loop, what is finished is recorded, so that the next process need not do it again.
   } finally {
-    await queue.flush().finally(() => queue.close());
+    // Whatever ended the loop, what is finished is recorded, so that the next process need not do it again.
+    try {
+      await queue.flush();
+    } finally {
+      await queue.close();
+    }
   }
 }
 
@@ -188,7 +203,9 @@ async function writeSmallFiles(
     for (const name of await carriedFiles(model.directory)) await add(name, await readFile(join(model.directory, name)));
   }
   if (layout.index !== undefined) await add(INDEX_FILE, jsonBytes(layout.index));
-  const ignored = choices.filter(({ plan: { weight }, site }) => weight === undefined && site.kind !== "embedding").map(({ site }) => site.name);
+  const ignored = choices
+    .filter(({ plan: { weight }, site }) => weight === undefined && site.kind !== "embedding")
+    .map(({ site }) => site.name);
   const heads = ["lm_head"].filter((name) => !choices.some(({ site, plan: { weight } }) => site.name === name && weight !== undefined));
   const config = target.export.config(model.config, exportSites(choices), [...new Set([...heads, ...ignored])]);
   await add("config.json", jsonBytes(config));
@@ -211,7 +228,11 @@ function jsonBytes(value: unknown): Uint8Array {
   return new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`);
 }
 
-function manifestTensors({ places }: OutputLayout, tasks: readonly PlannedTask[], finished: ReadonlyMap<string, TaskRecord>): Manifest["tensors"] {
+function manifestTensors(
+  { places }: OutputLayout,
+  tasks: readonly PlannedTask[],
+  finished: ReadonlyMap<string, TaskRecord>,
+): Manifest["tensors"] {
   const entries = tasks.flatMap((task) =>
     [...task.stored.values()].map((name): [string, ManifestTensor] => {
       const { shard, spec } = places.get(name)!;

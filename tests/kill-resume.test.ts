@@ -31,7 +31,16 @@ beforeAll(async () => {
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
 function hashes(out: string): ReadonlyMap<string, string> {
-  return new Map(readdirSync(out).toSorted().map((name) => [name, createHash("sha256").update(readFileSync(join(out, name))).digest("hex")]));
+  return new Map(
+    readdirSync(out)
+      .toSorted()
+      .map((name) => [
+        name,
+        createHash("sha256")
+          .update(readFileSync(join(out, name)))
+          .digest("hex"),
+      ]),
+  );
 }
 
 const options = (out: string, workers: number) => ({

@@ -12,7 +12,8 @@ export const compressedTensors: Export = {
   name: "compressed-tensors",
   summary: "safetensors with a quantization_config, for vLLM, SGLang and transformers",
   canHold: ({ weight, ...site }) => (weight === undefined ? { ok: true, format: "dense" } : canHold({ ...site, weight })),
-  siteTensors: ({ module, weight, ...site }, scaleDType) => (weight === undefined ? [] : moduleTensors(module, { ...site, weight }, scaleDType)),
+  siteTensors: ({ module, weight, ...site }, scaleDType) =>
+    weight === undefined ? [] : moduleTensors(module, { ...site, weight }, scaleDType),
   config(source, sites, ignore) {
     const quantized = sites.flatMap(({ module, weight, input, output }) =>
       weight === undefined ? [] : [{ module, weight, ...(input && { input }), ...(output && { output }) }],

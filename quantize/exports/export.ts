@@ -24,7 +24,8 @@ export interface SiteTensor extends TensorSpec {
 }
 
 /** Whether a target can store a site, and if not, why and what comes nearest. */
-export type Holding = { readonly ok: true; readonly format: string } | { readonly ok: false; readonly reason: string; readonly nearest: string };
+export type Holding =
+  { readonly ok: true; readonly format: string } | { readonly ok: false; readonly reason: string; readonly nearest: string };
 
 export interface Export {
   readonly name: string;
@@ -33,5 +34,9 @@ export interface Export {
   /** Tensors that stand for `<module>.weight`, in a fixed order. */
   siteTensors(site: ExportSite, scaleDType: DType): readonly SiteTensor[];
   /** The artifact's config.json, from the source's. @param ignore - linear modules that stay float. */
-  config(source: Readonly<Record<string, unknown>>, sites: readonly ExportSite[], ignore: readonly string[]): Readonly<Record<string, unknown>>;
+  config(
+    source: Readonly<Record<string, unknown>>,
+    sites: readonly ExportSite[],
+    ignore: readonly string[],
+  ): Readonly<Record<string, unknown>>;
 }

@@ -72,7 +72,9 @@ function runShape(scheme: QuantScheme, rows: number, cols: number): RunShape {
   const { granularity } = scheme;
   if (granularity.kind === "tensor") return { rows: 1, cols: rows * cols, group: Math.max(1, rows * cols) };
   if (granularity.kind === "block" || granularity.kind === "token") {
-    throw new UnsupportedError("unsupported.scheme", `rtn rounds weights by tensor, channel or group, not by ${granularity.kind}`, { scheme });
+    throw new UnsupportedError("unsupported.scheme", `rtn rounds weights by tensor, channel or group, not by ${granularity.kind}`, {
+      scheme,
+    });
   }
   const group = granularity.kind === "group" ? granularity.size : cols;
   if (runCount({ rows, cols, group }) !== scaleShape(granularity, rows, cols).reduce((a, b) => a * b, 1)) {

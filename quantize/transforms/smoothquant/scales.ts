@@ -54,7 +54,10 @@ export function smoothingScales(activations: Float32Array, weights: Float32Array
   }
   return Float32Array.from(activations, (a, j) => {
     const s = Math.max(EPSILON, a ** alpha / Math.max(EPSILON, weights[j]!) ** (1 - alpha));
-    if (!Number.isFinite(s)) throw new InputError("input.value", `smoothing: channel ${j} has activation maximum ${a}, weight maximum ${weights[j]}`, { channel: j });
+    if (!Number.isFinite(s))
+      throw new InputError("input.value", `smoothing: channel ${j} has activation maximum ${a}, weight maximum ${weights[j]}`, {
+        channel: j,
+      });
     return s;
   });
 }

@@ -47,7 +47,11 @@ async function decideFactors(context: TransformContext): Promise<readonly PairFa
 }
 
 /** The grid point with the smallest block output error, or nothing when leaving the pair alone is as good. */
-async function searchAlpha(context: TransformContext, pair: FoldPair, at: (alpha: number) => PairFactors): Promise<PairFactors | undefined> {
+async function searchAlpha(
+  context: TransformContext,
+  pair: FoldPair,
+  at: (alpha: number) => PairFactors,
+): Promise<PairFactors | undefined> {
   const { score } = context;
   if (score === undefined) throw new TypeError("searchAlpha needs a context with score");
   const plain: PairFactors = { pair, scales: new Float32Array(pair.channels).fill(1), note: "left alone" };
@@ -58,7 +62,8 @@ async function searchAlpha(context: TransformContext, pair: FoldPair, at: (alpha
   };
   for (const alpha of COARSE) await measure(alpha);
   const coarse = smallest(errors);
-  for (const alpha of [coarse - 2 * FINE_STEP, coarse - FINE_STEP, coarse + FINE_STEP, coarse + 2 * FINE_STEP]) await measure(Number(alpha.toFixed(2)));
+  for (const alpha of [coarse - 2 * FINE_STEP, coarse - FINE_STEP, coarse + FINE_STEP, coarse + 2 * FINE_STEP])
+    await measure(Number(alpha.toFixed(2)));
   const best = smallest(errors);
   return errors.get(best)! < limit ? at(best) : undefined;
 }

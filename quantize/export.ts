@@ -1,0 +1,126 @@
+/**
+ * Export: an artifact in another form. So far one: the float model it stands for, as a plain Hugging Face directory.
+ * @module
+ */
+import { mkdir, readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { byteLength, type DType } from "../core/dtype.ts";
+import { InputError, throwIfAborted } from "../core/errors.ts";
+import { fromFloat32, toFloat32, type LazyTensor, type Tensor } from "../core/tensor.ts";
+import { openCheckpoint, planShards } from "../formats/checkpoint.ts";
+import { replaceFile, writeFileAtomic, writeFully } from "../formats/containers/atomic.ts";
+import { layoutSafetensors } from "../formats/containers/safetensors/write.ts";
+import { findLayout } from "../formats/layouts/index.ts";
+import { OWN_KEY } from "../formats/layouts/compressed-tensors/dialect.ts";
+import { INDEX_FILE } from "../formats/shards.ts";
+import { carriedFiles } from "./carry-over.ts";
+import type { ProgressEvent } from "./types.ts";
+
+export interface ExportOptions {
+  /** "float": weights dequantized, in the dtype of the artifact's own float tensors. */
+  readonly to: string;
+  readonly out: string;
+  readonly maxShardBytes?: number;
+  /** Write over files of an earlier export; other files are never touched. */
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (event: ProgressEvent) => void;
+}
+
+export interface ExportReport {
+  readonly format: string;
+  readonly directory: string;
+  readonly bytes: number;
+}
+
+const TARGETS = ["float"] as const;
+
+/**
+ * Write an artifact as a float model directory. Activation quantization is left behind: it belongs to the runtime.
+ *
+ * @throws {InputError} `input.option` for another target, `input.output-exists` for a directory with files in it.
+ */
+export async function exportArtifact(source: string, options: ExportOptions): Promise<ExportReport> {
+  const { to, out, signal, onProgress } = options;
+  if (to !== "float") {
+    throw new InputError("input.option", `--to "${to}" is not a form an artifact can be exported to; known: ${TARGETS.join(", ")}`, {
+      option: "to",
+      given: to,
+      known: TARGETS,
+    });
+  }
+  const checkpoint = await openCheckpoint(source);
+  try {
+    const layout = findLayout(checkpoint.config);
+    if (layout === undefined)
+      throw new InputError("input.path", `${source} is not quantized; there is nothing to export as float`, { path: source });
+    const { tensors } = await layout.read(checkpoint);
+    const dtype = floatDType(checkpoint.tensors);
+    const specs = [...tensors].map(([name, tensor]) => ({
+      name,
+      shape: tensor.shape,
+      dtype: isDequantized(checkpoint.tensors, name) ? dtype : tensor.dtype,
+    }));
+    const { shards, index } = planShards(specs, options.maxShardBytes);
+    const carried = await carriedFiles(checkpoint.directory);
+    const { [OWN_KEY]: _own, quantization_config: _quantization, ...config } = checkpoint.config ?? {};
+    const files = [...shards.map(({ file }) => file), ...carried, ...(index === undefined ? [] : [INDEX_FILE]), "config.json"];
+    await claim(out, files, options.force === true);
+    const total = specs.reduce((sum, spec) => sum + byteLength(spec.dtype, spec.shape), 0);
+    let done = 0;
+    for (const { file, specs: inside } of shards) {
+      const { header, order } = layoutSafetensors(inside, { format: "pt" });
+      await replaceFile(join(out, file), async (handle) => {
+        await writeFully(handle, header);
+        for (const spec of order) {
+          throwIfAborted(signal);
+          const { bytes } = inDType(await tensors.get(spec.name)!.read(), spec.dtype);
+          await writeFully(handle, bytes);
+          done += bytes.byteLength;
+          onProgress?.({ phase: "quantize", done, total, unit: "bytes", detail: spec.name });
+        }
+      });
+    }
+    for (const name of carried) await writeFileAtomic(join(out, name), await readFile(join(checkpoint.directory, name)));
+    if (index !== undefined) await writeFileAtomic(join(out, INDEX_FILE), `${JSON.stringify(index, undefined, 2)}\n`);
+    await writeFileAtomic(join(out, "config.json"), `${JSON.stringify(config, undefined, 2)}\n`);
+    const sizes = await Promise.all(files.map(async (name) => (await stat(join(out, name))).size));
+    return { format: to, directory: out, bytes: sizes.reduce((sum, size) => sum + size, 0) };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** A weight that stands under its float name only after reading: its codes have another name or dtype. */
+function isDequantized(stored: ReadonlyMap<string, LazyTensor>, name: string): boolean {
+  const dtype = stored.get(name)?.dtype;
+  return dtype === undefined || dtype === "I8" || dtype === "F8_E4M3";
+}
+
+/** The float dtype that holds the most bytes; BF16 when there is none. */
+function floatDType(tensors: ReadonlyMap<string, LazyTensor>): DType {
+  const bytes = new Map<DType, number>();
+  for (const { name, dtype, byteLength: size } of tensors.values()) {
+    if (!name.endsWith("_scale") && (dtype === "BF16" || dtype === "F16" || dtype === "F32"))
+      bytes.set(dtype, (bytes.get(dtype) ?? 0) + size);
+  }
+  return [...bytes].toSorted(([, a], [, b]) => b - a)[0]?.[0] ?? "BF16";
+}
+
+function inDType(tensor: Tensor, dtype: DType): Tensor {
+  return tensor.dtype === dtype ? tensor : fromFloat32(toFloat32(tensor), tensor.shape, dtype);
+}
+
+async function claim(out: string, files: readonly string[], force: boolean): Promise<void> {
+  await mkdir(out, { recursive: true });
+  const names = await readdir(out);
+  const foreign = names.filter((name) => !files.includes(name));
+  if (names.length === 0 || (force && foreign.length === 0)) return;
+  throw new InputError(
+    "input.output-exists",
+    foreign.length > 0
+      ? `${out} holds other files (${foreign.slice(0, 3).join(", ")}); choose an empty directory`
+      : `${out} holds an earlier export; pass --force to replace it`,
+    { directory: out },
+  );
+}
