@@ -55,9 +55,8 @@ test.each(CASES)(
       { sha256: string; dtype: string; shape: number[] }
     >;
     const facts = (table: Readonly<Record<string, { sha256: string; dtype: string; shape: readonly number[] }>>): unknown[] =>
-      Object.entries(table)
-        .map(([tensor, { sha256, dtype, shape }]) => [tensor, dtype, shape, isMeasured(tensor) ? "" : sha256]);
-      expect(facts(tensors)).toEqual(facts(official));
+      Object.entries(table).map(([tensor, { sha256, dtype, shape }]) => [tensor, dtype, shape, isMeasured(tensor) ? "" : sha256]);
+    expect(facts(tensors)).toEqual(facts(official));
     await expectMeasuredScales(out, join(OFFICIAL, name, "layer0.safetensors"));
   },
 );
