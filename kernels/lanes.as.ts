@@ -33,18 +33,19 @@ export function roundBf16(x: f32): f32 {
   return reinterpret<f32>((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000);
 }
 
-/** Squares of lanes 0 and 1 in f64. */
+/** Adds four f32 sums to the f64 sums at `p`, four of them. */
 // @ts-ignore: decorator
 @inline
-export function squareLow(v: v128): v128 {
-  const p = f64x2.promote_low_f32x4(v);
-  return f64x2.mul(p, p);
+export function addBlock(p: usize, v: v128): void {
+  v128.store(p, f64x2.add(v128.load(p), f64x2.promote_low_f32x4(v)));
+  v128.store(p, f64x2.add(v128.load(p, 16), f64x2.promote_low_f32x4(v128.shuffle<u64>(v, v, 1, 1))), 16);
 }
 
-/** Squares of lanes 2 and 3 in f64. */
+/** Adds the four f64 sums at `p`, in units of scale², to the total at `total`. */
 // @ts-ignore: decorator
 @inline
-export function squareHigh(v: v128): v128 {
-  const p = f64x2.promote_low_f32x4(v128.shuffle<u64>(v, v, 1, 1));
-  return f64x2.mul(p, p);
+export function addRun(total: usize, p: usize, scale: f32): void {
+  const pairs = f64x2.add(v128.load(p), v128.load(p, 16));
+  const sum = f64x2.extract_lane(pairs, 0) + f64x2.extract_lane(pairs, 1);
+  store<f64>(total, load<f64>(total) + sum * (<f64>scale * <f64>scale));
 }

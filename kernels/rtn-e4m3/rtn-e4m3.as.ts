@@ -1,5 +1,5 @@
 // WASM SIMD twin of rtn-e4m3.ts. AssemblyScript, not TypeScript.
-import { load1, load4, roundBf16, roundBf16x4, squareHigh, squareLow } from "../lanes.as";
+import { addBlock, addRun, load1, load4, roundBf16x4 } from "../lanes.as";
 
 // Below 2^-6 e4m3 has a fixed step of 2^-9, the step of f32 at 2^14: adding 2^14 rounds there, ties to even.
 const SUBNORMAL_BITS: i32 = (127 + 14) << 23;
@@ -30,20 +30,31 @@ function quantizeRun<T, B>(x: usize, n: i32, scale: f32, out: usize, sums: usize
   const signs = i32x4.splat(0x80000000);
   const smallest = i32x4.splat(SMALLEST_NORMAL_BITS);
   const offset = i32x4.splat(SUBNORMAL_BITS);
-  let w01 = f64x2.splat(0);
-  let w23 = f64x2.splat(0);
-  let e01 = f64x2.splat(0);
-  let e23 = f64x2.splat(0);
-  const lanes = sums + 16;
+  const none = f32x4.splat(0);
+  const weights = sums + 16;
+  const errors = sums + 48;
+  v128.store(weights, none, 0);
+  v128.store(weights, none, 16);
+  v128.store(errors, none, 0);
+  v128.store(errors, none, 16);
+  let w = none;
+  let e = none;
   for (let i = 0; i < n; i += 4) {
+    if (i > 0 && (i & 127) == 0) {
+      addBlock(weights, w);
+      addBlock(errors, e);
+      w = none;
+      e = none;
+    }
     let v: v128;
     const left = n - i;
     if (left >= 4) v = load4<T>(x);
     else {
       // The last one to three values, padded with zeros: code 0, no error.
-      v128.store(lanes, f32x4.splat(0));
-      for (let k: usize = 0; k < <usize>left; k++) store<f32>(lanes + (k << 2), load1<T>(x + k * sizeof<T>()));
-      v = v128.load(lanes);
+      v = none;
+      if (left > 0) v = f32x4.replace_lane(v, 0, load1<T>(x));
+      if (left > 1) v = f32x4.replace_lane(v, 1, load1<T>(x + sizeof<T>()));
+      if (left > 2) v = f32x4.replace_lane(v, 2, load1<T>(x + 2 * sizeof<T>()));
     }
     const t = f32x4.div(v, s);
     const m = magnitude4<B>(t);
@@ -53,11 +64,9 @@ function quantizeRun<T, B>(x: usize, n: i32, scale: f32, out: usize, sums: usize
     const sign = v128.and(t, signs);
     const code = v128.bitselect(i32x4.sub(small, offset), i32x4.sub(i32x4.shr_u(normal, 20), i32x4.splat(BIAS)), isSmall);
     const value = v128.or(v128.bitselect(f32x4.sub(small, offset), normal, isSmall), sign);
-    const d = f32x4.sub(v, f32x4.mul(value, s));
-    w01 = f64x2.add(w01, squareLow(v));
-    w23 = f64x2.add(w23, squareHigh(v));
-    e01 = f64x2.add(e01, squareLow(d));
-    e23 = f64x2.add(e23, squareHigh(d));
+    const d = f32x4.sub(t, value);
+    w = f32x4.add(w, f32x4.mul(t, t));
+    e = f32x4.add(e, f32x4.mul(d, d));
     const bytes = v128.or(code, i32x4.shr_u(sign, 24));
     const words = i16x8.narrow_i32x4_u(bytes, bytes);
     const packed = i8x16.narrow_i16x8_u(words, words);
@@ -72,10 +81,10 @@ function quantizeRun<T, B>(x: usize, n: i32, scale: f32, out: usize, sums: usize
     x += 4 * sizeof<T>();
     out += 4;
   }
-  const w = f64x2.add(w01, w23);
-  const e = f64x2.add(e01, e23);
-  store<f64>(sums, load<f64>(sums) + (f64x2.extract_lane(w, 0) + f64x2.extract_lane(w, 1)));
-  store<f64>(sums, load<f64>(sums, 8) + (f64x2.extract_lane(e, 0) + f64x2.extract_lane(e, 1)), 8);
+  addBlock(weights, w);
+  addBlock(errors, e);
+  addRun(sums, weights, scale);
+  addRun(sums + 8, errors, scale);
 }
 
 function quantizeRuns<T, B>(x: usize, rows: i32, cols: i32, group: i32, scales: usize, out: usize, sums: usize): void {

@@ -2,7 +2,7 @@
  * rtn-e4m3: weights over their scale, as OCP FP8 e4m3 codes.
  *
  *   code = e4m3(clamp(S(w / scale), −448, 448)), ties to even
- *   ŵ    = f32(value(code) · scale), error = f32(w − ŵ)
+ *   ŵ    = value(code) · scale; error sums as in `kernels/error-sums.ts`
  *
  * S rounds to the arithmetic (`core/dialect.ts`). Zero keeps its sign.
  * @module
@@ -37,9 +37,10 @@ export function rtnE4m3(
     for (let i = start; i < end; i++) {
       const code = floatCodeOf(E4M3, x[i]!, scale, arithmetic);
       out[i] = code;
-      partial.add(i - start, x[i]!, Math.fround(x[i]! - Math.fround(decodeFloat(E4M3, code) * scale)));
+      const quotient = Math.fround(x[i]! / scale);
+      partial.add(i - start, quotient, Math.fround(quotient - decodeFloat(E4M3, code)));
     }
-    partial.finish(sums);
+    partial.finish(sums, scale);
   });
 }
 

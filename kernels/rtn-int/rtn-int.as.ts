@@ -1,5 +1,5 @@
 // WASM SIMD twin of rtn-int.ts. AssemblyScript, not TypeScript.
-import { load1, load4, roundBf16, roundBf16x4, squareHigh, squareLow } from "../lanes.as";
+import { addBlock, addRun, load1, load4, roundBf16, roundBf16x4 } from "../lanes.as";
 
 // 1.5 · 2^23: adding it to |u| < 2^22 rounds u to an integer, ties to even, and leaves that integer in the low bits.
 const MAGIC: f32 = 12582912;
@@ -7,11 +7,10 @@ const MAGIC_BITS: i32 = 0x4b400000;
 
 // `B` is i32 for bf16 arithmetic, f32 for f32. `Z` is i32 when there are zeros. Known at compile time.
 
-/** x / scale (+ zero), rounded step by step, clamped, plus MAGIC. */
+/** A quotient (+ zero), rounded step by step, clamped, plus MAGIC. */
 // @ts-ignore: decorator
 @inline
-function biased4<B, Z>(v: v128, s: v128, z: v128, low: v128, high: v128, magic: v128): v128 {
-  let t = f32x4.div(v, s);
+function biased4<B, Z>(t: v128, z: v128, low: v128, high: v128, magic: v128): v128 {
   if (isInteger<B>()) t = roundBf16x4(t);
   if (isInteger<Z>()) {
     t = f32x4.add(t, z);
@@ -22,8 +21,7 @@ function biased4<B, Z>(v: v128, s: v128, z: v128, low: v128, high: v128, magic: 
 
 // @ts-ignore: decorator
 @inline
-function biased1<B, Z>(x: f32, s: f32, z: f32, low: f32, high: f32): f32 {
-  let t = x / s;
+function biased1<B, Z>(t: f32, z: f32, low: f32, high: f32): f32 {
   if (isInteger<B>()) t = roundBf16(t);
   if (isInteger<Z>()) {
     t = t + z;
@@ -32,13 +30,13 @@ function biased1<B, Z>(x: f32, s: f32, z: f32, low: f32, high: f32): f32 {
   return min<f32>(max<f32>(t, low), high) + MAGIC;
 }
 
-/** x − (code − zero) · scale. */
+/** quotient − (code − zero). */
 // @ts-ignore: decorator
 @inline
-function error4<Z>(v: v128, biased: v128, s: v128, z: v128, magic: v128): v128 {
+function error4<Z>(t: v128, biased: v128, z: v128, magic: v128): v128 {
   let r = f32x4.sub(biased, magic);
   if (isInteger<Z>()) r = f32x4.sub(r, z);
-  return f32x4.sub(v, f32x4.mul(r, s));
+  return f32x4.sub(t, r);
 }
 
 /**
@@ -59,55 +57,57 @@ function quantizeRun<T, B, Z>(
   const low4 = f32x4.splat(low);
   const high4 = f32x4.splat(high);
   const base4 = i32x4.splat(base);
-  let w01 = f64x2.splat(0);
-  let w23 = f64x2.splat(0);
-  let e01 = f64x2.splat(0);
-  let e23 = f64x2.splat(0);
-  let i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const a = load4<T>(x);
-    const b = load4<T>(x + 4 * sizeof<T>());
-    const p = biased4<B, Z>(a, s4, z4, low4, high4, magic4);
-    const q = biased4<B, Z>(b, s4, z4, low4, high4, magic4);
-    const codes = i16x8.narrow_i32x4_s(i32x4.sub(p, base4), i32x4.sub(q, base4));
-    v128.store64_lane(out, i8x16.narrow_i16x8_s(codes, codes), 0);
-    const da = error4<Z>(a, p, s4, z4, magic4);
-    const db = error4<Z>(b, q, s4, z4, magic4);
-    w01 = f64x2.add(f64x2.add(w01, squareLow(a)), squareLow(b));
-    w23 = f64x2.add(f64x2.add(w23, squareHigh(a)), squareHigh(b));
-    e01 = f64x2.add(f64x2.add(e01, squareLow(da)), squareLow(db));
-    e23 = f64x2.add(f64x2.add(e23, squareHigh(da)), squareHigh(db));
-    x += 8 * sizeof<T>();
-    out += 8;
-  }
-  const lanes = sums + 16;
-  if (i < n) {
-    v128.store(lanes, w01, 0);
-    v128.store(lanes, w23, 16);
-    v128.store(lanes, e01, 32);
-    v128.store(lanes, e23, 48);
-    for (; i < n; i++) {
-      const v = load1<T>(x);
-      const p = biased1<B, Z>(v, scale, inside, low, high);
+  const weights = sums + 16;
+  const errors = sums + 48;
+  const none = f32x4.splat(0);
+  v128.store(weights, none, 0);
+  v128.store(weights, none, 16);
+  v128.store(errors, none, 0);
+  v128.store(errors, none, 16);
+  for (let block = 0; block < n; block += 128) {
+    const size = min(128, n - block);
+    let w = none;
+    let e = none;
+    let i = 0;
+    for (; i + 8 <= size; i += 8) {
+      const a = f32x4.div(load4<T>(x), s4);
+      const b = f32x4.div(load4<T>(x + 4 * sizeof<T>()), s4);
+      const p = biased4<B, Z>(a, z4, low4, high4, magic4);
+      const q = biased4<B, Z>(b, z4, low4, high4, magic4);
+      const codes = i16x8.narrow_i32x4_s(i32x4.sub(p, base4), i32x4.sub(q, base4));
+      v128.store64_lane(out, i8x16.narrow_i16x8_s(codes, codes), 0);
+      const da = error4<Z>(a, p, z4, magic4);
+      const db = error4<Z>(b, q, z4, magic4);
+      w = f32x4.add(f32x4.add(w, f32x4.mul(a, a)), f32x4.mul(b, b));
+      e = f32x4.add(f32x4.add(e, f32x4.mul(da, da)), f32x4.mul(db, db));
+      x += 8 * sizeof<T>();
+      out += 8;
+    }
+    for (; i < size; i++) {
+      const t = load1<T>(x) / scale;
+      const p = biased1<B, Z>(t, inside, low, high);
       store<u8>(out, reinterpret<i32>(p) - base);
       let r = p - MAGIC;
       if (isInteger<Z>()) r = r - inside;
-      const d = <f64>(v - r * scale);
-      const lane = lanes + ((<usize>i & 3) << 3);
-      store<f64>(lane, load<f64>(lane) + <f64>v * <f64>v);
-      store<f64>(lane, load<f64>(lane, 32) + d * d, 32);
+      const d = t - r;
+      // One lane of the block's sums: the others get 0.
+      const lane = i & 3;
+      w = f32x4.add(w, only(lane, t * t));
+      e = f32x4.add(e, only(lane, d * d));
       x += sizeof<T>();
       out += 1;
     }
-    w01 = v128.load(lanes, 0);
-    w23 = v128.load(lanes, 16);
-    e01 = v128.load(lanes, 32);
-    e23 = v128.load(lanes, 48);
+    addBlock(weights, w);
+    addBlock(errors, e);
   }
-  const w = f64x2.add(w01, w23);
-  const e = f64x2.add(e01, e23);
-  store<f64>(sums, load<f64>(sums) + (f64x2.extract_lane(w, 0) + f64x2.extract_lane(w, 1)));
-  store<f64>(sums, load<f64>(sums, 8) + (f64x2.extract_lane(e, 0) + f64x2.extract_lane(e, 1)), 8);
+  addRun(sums, weights, scale);
+  addRun(sums + 8, errors, scale);
+}
+
+/** `value` in one lane, 0 in the others. */
+function only(lane: i32, value: f32): v128 {
+  const index = i32x4(0, 1, 2, 3);
+  return v128.and(f32x4.splat(value), i32x4.eq(index, i32x4.splat(lane)));
 }
 
 function quantizeRuns<T, B, Z>(

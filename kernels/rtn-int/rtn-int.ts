@@ -5,7 +5,7 @@
  *   code = clamp(rne(S(t + zero)), codeMin, codeMax)      rule.addsBeforeRounding
  *   code = clamp(rne(t) + zero, codeMin, codeMax)         otherwise
  *   out  = code − (codeMin + 2^(bits−1))                  two's complement
- *   ŵ    = f32((code − zero) · scale), error = f32(w − ŵ)
+ *   ŵ    = (code − zero) · scale; error sums as in `kernels/error-sums.ts`
  *
  * S rounds to the arithmetic (`core/dialect.ts`), rne is half to even. One
  * kernel serves all dialects and widths, channel and group granularity.
@@ -50,13 +50,13 @@ export function rtnInt(
   forEachRun(shape, (run, start, end) => {
     const [scale, zero, partial] = [scales[run]!, zeros?.[run] ?? 0, startRun()];
     for (let i = start; i < end; i++) {
-      const t = step(x[i]! / scale);
+      const quotient = Math.fround(x[i]! / scale);
+      const t = step(quotient);
       const code = clamp(rule.addsBeforeRounding ? roundHalfEven(step(t + zero)) : roundHalfEven(t) + zero, rule.codeMin, rule.codeMax);
       out[i] = code - shift;
-      const restored = Math.fround(Math.fround(code - zero) * scale);
-      partial.add(i - start, x[i]!, Math.fround(x[i]! - restored));
+      partial.add(i - start, quotient, Math.fround(quotient - Math.fround(code - zero)));
     }
-    partial.finish(sums);
+    partial.finish(sums, scale);
   });
 }
 
