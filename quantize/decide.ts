@@ -126,7 +126,16 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
     throwIfAborted(inputs.signal);
     const trials = stand && new BlockTrials(model, stand, rules, graphs);
     for (const transform of settings.transforms) {
-      const context = transformContext({ model, block, settings, state, absmax, ...(trials && { trials }), ...(stand && { stand }) });
+      const context = transformContext({
+        model,
+        block,
+        settings,
+        state,
+        absmax,
+        signal: inputs.signal,
+        ...(trials && { trials }),
+        ...(stand && { stand }),
+      });
       for (const factors of await transform.decide(context)) await state.apply(block, factors);
     }
     if (trials !== undefined && settings.protect === "auto") {
@@ -175,9 +184,10 @@ interface ContextParts {
   readonly absmax: (site: LinearSite) => Float32Array;
   readonly trials?: BlockTrials;
   readonly stand?: BlockContext;
+  readonly signal: AbortSignal | undefined;
 }
 
-function transformContext({ model, block, settings, state, absmax, trials, stand }: ContextParts): TransformContext {
+function transformContext({ model, block, settings, state, absmax, trials, stand, signal }: ContextParts): TransformContext {
   const pairs = usablePairs(model, block, settings);
   const sites = new Map(block.sites.map((site) => [site.weight, site]));
   return {
@@ -192,6 +202,7 @@ function transformContext({ model, block, settings, state, absmax, trials, stand
     },
     ...(trials && {
       score: async (factors) => {
+        throwIfAborted(signal);
         const trial = state.fork();
         for (const one of factors) await trial.apply(block, one);
         const consumers = factors.flatMap(({ pair }) => pair.consumers);

@@ -3,6 +3,7 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
+import { roundHalfEven } from "../core/round.ts";
 import { fromFloat32, toFloat32, type Tensor } from "../core/tensor.ts";
 import type { FoldPair } from "../model/graph/pairs.ts";
 import type { Block, LinearSite } from "../model/model.ts";
@@ -34,7 +35,11 @@ export class FoldState {
    * @throws {InputError} `input.value` when the block lacks a tensor the pair names.
    */
   async apply(block: Block, { pair, scales, note }: PairFactors): Promise<void> {
-    const effective = pair.kind === "norm" ? await this.#divideNorm(block, pair, scales) : await this.#divideRows(block, pair, scales);
+    const { bias } = pair.producer;
+    // Rounding a bias to its dtype cannot be made up for behind the fold, but a power of two rounds nothing.
+    const isRounded = bias !== undefined && block.weights.get(bias)?.dtype !== "F32";
+    const wanted = isRounded ? scales.map(nearestPowerOfTwo) : scales;
+    const effective = pair.kind === "norm" ? await this.#divideNorm(block, pair, wanted) : await this.#divideRows(block, pair, wanted);
     const cols = expandChannels(pair, effective);
     for (const site of pair.consumers) {
       this.#multiply(tensorName(block, site.weight), { cols });
@@ -86,6 +91,10 @@ export class FoldState {
       ...(old?.cols !== undefined || cols !== undefined ? { cols: product(old?.cols, cols) } : {}),
     });
   }
+}
+
+function nearestPowerOfTwo(x: number): number {
+  return 2 ** roundHalfEven(Math.log2(x));
 }
 
 /** Channel factors → one factor a consumer column: value heads serve several query heads. */

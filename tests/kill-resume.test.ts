@@ -1,7 +1,7 @@
 /** A run that is killed at random moments and started again ends in the bytes of one that was not. */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { createRandom } from "../core/random.ts";
 import { tensorOf, type Tensor } from "../core/tensor.ts";
 import { writeSafetensors } from "../formats/containers/safetensors/write.ts";
-import { quantize } from "../quantize/quantize.ts";
+import { quantize, resume } from "../quantize/quantize.ts";
 
 const SHARD_BYTES = 150_000;
 let directory: string;
@@ -92,4 +92,30 @@ test("one worker and several write the same bytes", async () => {
   await quantize(source, options(one, 1));
   await quantize(source, options(three, 3));
   expect(hashes(three)).toEqual(hashes(one));
+});
+
+test("an aborted run rejects as interrupted, and resume needs nothing but its directory", async () => {
+  const [whole, out] = [join(directory, "whole-2"), join(directory, "aborted")];
+  await quantize(source, options(whole, 0));
+  const stop = new AbortController();
+  const aborted = quantize(source, {
+    ...options(out, 1),
+    signal: stop.signal,
+    onProgress: ({ phase }) => phase === "quantize" && stop.abort(),
+  });
+  await expect(aborted).rejects.toMatchObject({ code: "interrupted" });
+  expect(existsSync(join(out, "bitwright.json"))).toBe(false);
+  expect((await resume(out)).resumed).toBe(true);
+  expect(hashes(out)).toEqual(hashes(whole));
+});
+
+test("finished artifacts, foreign files and the source itself are never written over", async () => {
+  const out = join(directory, "taken");
+  await quantize(source, options(out, 0));
+  await expect(quantize(source, options(out, 0))).rejects.toMatchObject({ code: "input.output-exists" });
+  const replaced = await quantize(source, { ...options(out, 0), recipe: { method: ["rtn"], bits: "w8a16" }, force: true });
+  expect(replaced.verified.ok).toBe(true);
+  writeFileSync(join(out, "notes.txt"), "mine");
+  await expect(quantize(source, { ...options(out, 0), force: true })).rejects.toMatchObject({ code: "input.output-exists" });
+  await expect(quantize(source, options(directory, 0))).rejects.toMatchObject({ code: "input.path" });
 });

@@ -1,5 +1,5 @@
 /** SmoothQuant on the small Llama against the reference stack. Figures: fixtures/goldens/perplexity.json. */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -21,8 +21,11 @@ import { foldWeight } from "../quantize/fold-state.ts";
 import { prepare } from "../quantize/prepare.ts";
 import { quantize } from "../quantize/quantize.ts";
 import type { Decisions } from "../quantize/decisions.ts";
+import { resolveSettings } from "../quantize/settings.ts";
+import { chooseSites } from "../quantize/sites.ts";
 
 const MODEL = "fixtures/models/tiny-llama";
+const MINIS = "fixtures/models/minis";
 const WINDOWS = 32;
 let directory: string;
 let engine: Engine;
@@ -64,26 +67,48 @@ test("smoothing scales equal the reference's to 1e-5", async () => {
   await golden.close();
 });
 
-test("smoothing leaves float logits unchanged to 1e-5, although the norms are stored in bf16", async () => {
-  const { folds, replaced } = await decideSmoothing();
+/** The model with folds applied in f32, nothing quantized. */
+async function smooth(source: Model, { folds, replaced }: Decisions): Promise<Model> {
   const blocks = await Promise.all(
-    model.blocks.map(async (block) => {
+    source.blocks.map(async (block) => {
       const weights = new Map(block.weights);
       for (const [slot, lazy] of block.weights) {
         const [norm, fold] = [replaced.get(lazy.name), folds.get(lazy.name)];
         const site = block.sites.find(({ weight }) => weight === slot);
         if (norm !== undefined) weights.set(slot, lazyOf(lazy.name, norm));
-        else if (fold !== undefined) weights.set(slot, lazyOf(lazy.name, tensorOf(foldWeight(toFloat32(await lazy.read()), fold, site!), lazy.shape)));
+        else if (fold !== undefined)
+          weights.set(slot, lazyOf(lazy.name, tensorOf(foldWeight(toFloat32(await lazy.read()), fold, site!), lazy.shape)));
       }
       return { ...block, weights };
     }),
   );
-  const prompt = [ids.slice(0, 64)];
-  const [source, smoothed] = [await logitsOf(model, prompt, { engine }), await logitsOf({ ...model, blocks }, prompt, { engine })];
-  const [a, b] = [toFloat32(source.get("logits.0")!), toFloat32(smoothed.get("logits.0")!)];
-  const top = a.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  expect(a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0) / top).toBeLessThan(1e-5);
+  return { ...source, blocks };
+}
+
+/** Largest difference of outputs, relative to the largest output. */
+async function difference(a: Model, b: Model, prompt: readonly number[]): Promise<number> {
+  const outputsOf = async (one: Model): Promise<Float32Array> => toFloat32([...(await logitsOf(one, [prompt], { engine })).values()][0]!);
+  const [source, changed] = [await outputsOf(a), await outputsOf(b)];
+  const top = source.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return source.reduce((most, value, i) => Math.max(most, Math.abs(value - changed[i]!)), 0) / top;
+}
+
+test("smoothing leaves float logits unchanged to 1e-5, although the norms are stored in bf16", async () => {
+  expect(await difference(model, await smooth(model, await decideSmoothing()), ids.slice(0, 64))).toBeLessThan(1e-5);
 });
+
+test.each(readdirSync(MINIS).filter((name) => name !== "llama-sharded"))(
+  "every exact fold of %s leaves its outputs unchanged",
+  async (name) => {
+    const mini = await openModel(join(MINIS, name));
+    const prompt = Array.from({ length: 24 }, (_, i) => (7 * i + 3) % mini.facts.vocabularySize);
+    const settings = resolveSettings({ method: ["smoothquant"], scheme: { pairs: "all" } });
+    const choices = chooseSites(mini, settings);
+    const statistics = await calibrate(mini, [tokenSample(mini, prompt)], { statistics: ["absmax"], engine });
+    const decisions = await decide(mini, choices, settings, { calibration: statistics, scaleDType: "F32" });
+    expect(await difference(mini, await smooth(mini, decisions), prompt)).toBeLessThan(1e-5);
+  },
+);
 
 test("W8A8 SmoothQuant stays within 0.1 % of the source's perplexity, O3 within 1 %", async () => {
   for (const [name, scheme, limit] of [
