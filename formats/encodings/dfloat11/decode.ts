@@ -19,13 +19,19 @@ import {
   type Df11Unit,
 } from "./fields.ts";
 
+/** What is known of a unit before its streams are read: their lengths and the small tensors. */
+export interface Df11Structure extends Omit<Df11Unit, "encodedExponent" | "signMantissa"> {
+  readonly encodedExponent: { readonly length: number };
+  readonly signMantissa: { readonly length: number };
+}
+
 /**
  * Structure of a unit: everything that can be checked without decoding.
  *
  * @param name - the unit's module path, for messages.
  * @throws {FormatError} `format.field` / `format.truncated`
  */
-export function checkUnit(name: string, unit: Df11Unit): void {
+export function checkUnit(name: string, unit: Df11Structure): void {
   const { luts, encodedExponent, signMantissa, outputPositions, gaps, splitPositions } = unit;
   const fail = (text: string): FormatError => new FormatError("format.field", `DFloat11 unit ${name}: ${text}`, { unit: name });
   const rows = luts.length / 256;
