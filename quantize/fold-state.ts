@@ -134,11 +134,14 @@ export function foldWeight(
 ): Float32Array {
   const out = new Float32Array(weight.length);
   const [outer, inner] = site.channelAxis === 1 ? [site.cols, site.rows] : [site.rows, site.cols];
-  for (let o = 0, i = 0; o < outer; o++) {
-    for (let n = 0; n < inner; n++, i++) {
-      const [row, col] = site.channelAxis === 1 ? [n, o] : [o, n];
-      out[i] = Math.fround(weight[i]! * (cols?.[col] ?? 1)) * (rows?.[row] ?? 1);
-    }
+  const [byOuter, byInner] = site.channelAxis === 1 ? [cols, rows] : [rows, cols];
+  const isColumnOuter = site.channelAxis === 1;
+  for (let o = 0; o < outer; o++) {
+    const factor = byOuter?.[o] ?? 1;
+    const start = o * inner;
+    if (byInner === undefined) for (let n = 0; n < inner; n++) out[start + n] = weight[start + n]! * factor;
+    else if (isColumnOuter) for (let n = 0; n < inner; n++) out[start + n] = Math.fround(weight[start + n]! * factor) * byInner[n]!;
+    else for (let n = 0; n < inner; n++) out[start + n] = Math.fround(weight[start + n]! * byInner[n]!) * factor;
   }
   return out;
 }
