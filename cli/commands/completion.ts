@@ -2,7 +2,7 @@
  * `completion`: shell scripts that complete commands and flags.
  * @module
  */
-import { type Command, Option } from "commander";
+import type { Command, Option } from "commander";
 import { InputError } from "../../core/errors.ts";
 import type { Io } from "../io.ts";
 

@@ -51,8 +51,9 @@ export function addDoctor(program: Command, io: Io): void {
 }
 
 /** The smallest module with a v128 instruction: `(func (result v128) v128.const 0)`. */
-const SIMD_PROBE = Uint8Array.of(
-  ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 22, 1, 20, 0, 253, 12],
-  ...Array.from({ length: 16 }, () => 0),
-  11,
+const SIMD_PROBE = Uint8Array.from(
+  [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 22, 1, 20, 0, 253, 12].concat(
+    Array.from({ length: 16 }, () => 0),
+    11,
+  ),
 );

@@ -125,7 +125,7 @@ function recipeOf(options: QuantizeCommandOptions): Recipe {
   return {
     method: options.method.split("+").map((name) => name.trim()),
     ...(options.bits === undefined ? {} : { bits: options.bits }),
-    ...(options.groupSize === undefined ? {} : { groupSize: parseGroupSize(String(options.groupSize)) }),
+    ...(options.groupSize === undefined ? {} : { groupSize: parseGroupSize(options.groupSize) }),
     ...(options.scheme === undefined ? {} : { scheme: parsePairs("--scheme", options.scheme) }),
     ...(options.ignore === undefined ? {} : { ignore: parseList(options.ignore) }),
     ...(protect === undefined ? {} : { protect: protect === "none" || protect === "auto" ? protect : parseList([protect]) }),

@@ -37,14 +37,23 @@ export interface UnitPattern {
 const PUBLISHED_ORDERS: readonly (readonly string[])[] = [
   ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
   [
-    ...["norm1.linear", "norm1_context.linear", "attn.to_q", "attn.to_k", "attn.to_v", "attn.add_k_proj", "attn.add_v_proj"],
-    ...["attn.add_q_proj", "attn.to_out.0", "attn.to_add_out", "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"],
+    "norm1.linear",
+    "norm1_context.linear",
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.add_k_proj",
+    "attn.add_v_proj",
+    "attn.add_q_proj",
+    "attn.to_out.0",
+    "attn.to_add_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "ff_context.net.0.proj",
+    "ff_context.net.2",
   ],
   ["norm.linear", "proj_mlp", "proj_out", "attn.to_q", "attn.to_k", "attn.to_v"],
-  [
-    ...["attention.self.query", "attention.self.key", "attention.self.value"],
-    ...["attention.output.dense", "intermediate.dense", "output.dense"],
-  ],
+  ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", "intermediate.dense", "output.dense"],
 ];
 
 /** Top-level embeddings and heads that become standalone units whatever their size. */
