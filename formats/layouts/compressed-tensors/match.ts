@@ -6,7 +6,7 @@
  */
 import { FormatError } from "../../../core/errors.ts";
 import type { CompressedTensorsConfig, ConfigGroup } from "./config.ts";
-import { compilePattern, MATCH_STEPS, type MatchBudget, type Pattern } from "./pattern.ts";
+import { compilePattern, MATCH_STEPS, type MatchBudget, type Pattern } from "../../pattern.ts";
 
 const REGEX = "re:";
 /** Longest module name that is matched against a pattern; real ones stay under 200 characters. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { createMatcher } from "./match.ts";
-import { compilePattern } from "./pattern.ts";
+import { compilePattern } from "../../pattern.ts";
 import type { ConfigGroup } from "./config.ts";
 
 const q = "model.layers.12.self_attn.q_proj";

@@ -2,7 +2,7 @@
  * `re.fullmatch` of Python for the keys of `pattern_dict`, in bounded time.
  * @module
  */
-import { compilePattern } from "../compressed-tensors/pattern.ts";
+import { compilePattern } from "../../pattern.ts";
 
 /**
  * @param pattern - a Python regular expression.

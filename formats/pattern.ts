@@ -9,7 +9,7 @@
  * `* + ? {m} {m,} {m,n}` (lazy ones match the same names), `^ $ \A \Z`. Lookaround, `\b` and back-references are refused.
  * @module
  */
-import { FormatError, UnsupportedError } from "../../../core/errors.ts";
+import { FormatError, UnsupportedError } from "../core/errors.ts";
 
 /** States of one pattern; `{m,n}` repeats its operand, so the length alone does not bound them. */
 const MAX_STATES = 4000;
