@@ -25,6 +25,28 @@ export interface Recipe {
   /** Which sites stay weight-only. */
   readonly protect?: "none" | "auto" | readonly string[];
   readonly seed?: number;
+  /** Lossless methods: "df11" (the official format, default) or "compact". */
+  readonly codec?: "df11" | "compact";
+  /** Level of `compact`: "max" (smallest, default) or "fast". */
+  readonly level?: "max" | "fast";
+  /** Lossless units by Python regular expression, in place of those found in the model; attributes in stream order. */
+  readonly patterns?: readonly { readonly pattern: string; readonly attributes?: readonly string[] }[];
+  /** Round wider floats to bf16 first: the one lossy step a lossless run can take, only when asked for. */
+  readonly cast?: "bf16";
+  /** Decoders to put beside a lossless artifact: "c", "wasm", "wgsl", "cuda". */
+  readonly kernels?: readonly string[];
+}
+
+/** One unit of a lossless plan. */
+export interface LosslessUnit {
+  /** Module path, with the component's folder in front for diffusers. */
+  readonly name: string;
+  readonly tensors: readonly string[];
+  readonly elements: number;
+  /** Stored bits a weight, index and tables counted; 16 when it stays uncompressed. */
+  readonly bitsPerWeight: number;
+  /** Why it stays uncompressed. */
+  readonly refusal?: string;
 }
 
 /** What happens to one site. */
@@ -53,6 +75,8 @@ export interface Plan {
   readonly arithmetic: "f32" | "bf16";
   /** What the user should know before it starts. */
   readonly notes: readonly string[];
+  /** Units of a lossless method; `sites` is then empty. */
+  readonly lossless?: { readonly codec: string; readonly units: readonly LosslessUnit[] };
   readonly calibration?: { readonly samples: number; readonly sequenceLength: number; readonly statistics: readonly string[] };
   readonly estimate: {
     readonly outputBytes: number;

@@ -20,6 +20,15 @@ export async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise
   }
 }
 
+/** Write all of `bytes` from byte `offset` of the file on. */
+export async function writeRange(handle: FileHandle, offset: number, bytes: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < bytes.byteLength) {
+    const { bytesWritten } = await handle.write(bytes, done, Math.min(bytes.byteLength - done, MAX_WRITE), offset + done);
+    done += bytesWritten;
+  }
+}
+
 /**
  * Let `fill` write a new file, then put it in place of `path`.
  *

@@ -54,7 +54,10 @@ export function findStoredUnits(tensors: ReadonlyMap<string, LazyTensor>): Reado
       const rank = suffix === "luts" ? 2 : 1;
       if (tensor.dtype !== wanted || tensor.shape.length !== rank) {
         const found = `${tensor.dtype} [${tensor.shape.join(", ")}]`;
-        throw new FormatError("format.field", `DFloat11 unit ${unit}: ${suffix} is ${found}, must be ${wanted} of rank ${rank}`, { unit, found });
+        throw new FormatError("format.field", `DFloat11 unit ${unit}: ${suffix} is ${found}, must be ${wanted} of rank ${rank}`, {
+          unit,
+          found,
+        });
       }
       parts.set(suffix, tensor);
     }
@@ -90,7 +93,8 @@ export async function readUnitIndex(
   const splitPositions: number[] = [];
   for (let at = 0; at < splits.byteLength; at += 8) {
     const position = view.getBigInt64(at, true);
-    if (position < 0n || position > BigInt(length("sign_mantissa"))) throw fail(`split_positions holds ${position}, elements are ${length("sign_mantissa")}`);
+    if (position < 0n || position > BigInt(length("sign_mantissa")))
+      throw fail(`split_positions holds ${position}, elements are ${length("sign_mantissa")}`);
     splitPositions.push(Number(position));
   }
   const positions = await read("output_positions");

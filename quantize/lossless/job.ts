@@ -1,0 +1,206 @@
+/**
+ * What a worker thread does for a lossless run: look at a unit, write one, copy tensors, or decode a stored unit.
+ * @module
+ */
+import { createHash, type Hash } from "node:crypto";
+import { open, type FileHandle } from "node:fs/promises";
+import type { DType } from "../../core/dtype.ts";
+import { FormatError } from "../../core/errors.ts";
+import type { TensorSpec } from "../../formats/containers/container.ts";
+import { writeRange } from "../../formats/containers/atomic.ts";
+import type { JobContext } from "../../kernels/pool.ts";
+import type { HeldSurvey, ReadableTensor, SourceUnit, UnitSurvey } from "./codec.ts";
+import { CODECS } from "./codecs.ts";
+import { readCast } from "./cast.ts";
+
+/** Bytes of a tensor in a file. */
+export interface FileRange extends TensorSpec {
+  readonly path: string;
+  readonly offset: number;
+  readonly byteLength: number;
+  /** The file holds this dtype and the bytes are rounded when read; `dtype` and `byteLength` are those after it. */
+  readonly castFrom?: DType;
+}
+
+/** Where bytes go. */
+export interface Place {
+  readonly path: string;
+  readonly offset: number;
+}
+
+export interface CopyRef {
+  readonly from: FileRange;
+  readonly to?: Place;
+  /** Checked when given. */
+  readonly sha256?: string;
+}
+
+export type LosslessTask =
+  | { readonly kind: "survey"; readonly codec: string; readonly unit: UnitRef }
+  | {
+      readonly kind: "encode";
+      readonly codec: string;
+      readonly unit: UnitRef;
+      readonly survey: HeldSurvey;
+      readonly places: ReadonlyMap<string, Place>;
+    }
+  | { readonly kind: "copy"; readonly copies: readonly CopyRef[] }
+  | {
+      readonly kind: "decode";
+      readonly codec: string;
+      readonly name: string;
+      readonly stored: readonly FileRange[];
+      readonly members: readonly { readonly spec: TensorSpec; readonly sha256?: string; readonly to?: Place }[];
+    };
+
+export interface UnitRef {
+  readonly name: string;
+  readonly tensors: readonly FileRange[];
+}
+
+/** `survey` for a survey; else sha256 of each tensor's source bytes, by name. */
+export interface LosslessResult {
+  readonly survey?: UnitSurvey;
+  readonly hashes?: Readonly<Record<string, string>>;
+}
+
+const COPY_BYTES = 2 ** 21;
+
+export async function run(task: LosslessTask, context: JobContext): Promise<LosslessResult> {
+  const files = new Files();
+  try {
+    switch (task.kind) {
+      case "survey":
+        return { survey: await codecOf(task.codec).survey(sourceUnit(task.unit, files), context) };
+      case "encode":
+        return { hashes: await encodeUnit(task, files, context) };
+      case "copy":
+        return { hashes: await copyTensors(task.copies, files, context) };
+      case "decode":
+        return { hashes: await decodeUnit(task, files, context) };
+      default:
+        return task satisfies never;
+    }
+  } finally {
+    await files.close();
+  }
+}
+
+function codecOf(name: string): NonNullable<ReturnType<(typeof CODECS)["get"]>> {
+  return CODECS.get(name)!;
+}
+
+function sourceUnit({ name, tensors }: UnitRef, files: Files): SourceUnit {
+  return { name, tensors: tensors.map((range) => readable(range, files)) };
+}
+
+function readable(range: FileRange, files: Files): ReadableTensor {
+  const { name, dtype, shape, byteLength, castFrom } = range;
+  return {
+    ...{ name, dtype, shape, byteLength },
+    readInto: (offset, out) =>
+      castFrom === undefined
+        ? files.read(range.path, range.offset + offset, out, name)
+        : readCast(castFrom, offset, out, (at, bytes) => files.read(range.path, range.offset + at, bytes, name)),
+  };
+}
+
+/** sha256 of tensors whose bytes arrive in order. */
+class Hashes {
+  readonly #names: readonly string[];
+  readonly #hashes: Hash[];
+
+  constructor(names: readonly string[]) {
+    this.#names = names;
+    this.#hashes = names.map(() => createHash("sha256"));
+  }
+
+  add(index: number, bytes: Uint8Array): void {
+    this.#hashes[index]!.update(bytes);
+  }
+
+  finish(): Readonly<Record<string, string>> {
+    return Object.fromEntries(this.#names.map((name, i) => [name, this.#hashes[i]!.digest("hex")]));
+  }
+}
+
+async function encodeUnit(task: Extract<LosslessTask, { kind: "encode" }>, files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
+  const hashes = new Hashes(task.unit.tensors.map(({ name }) => name));
+  const sink = {
+    write: (tensor: string, offset: number, bytes: Uint8Array): Promise<void> => {
+      const place = task.places.get(tensor)!;
+      return files.write(place.path, place.offset + offset, bytes);
+    },
+  };
+  await codecOf(task.codec).encode(sourceUnit(task.unit, files), task.survey, sink, context, (tensor, _offset, bytes) => hashes.add(tensor, bytes));
+  return hashes.finish();
+}
+
+async function copyTensors(copies: readonly CopyRef[], files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
+  const hashes = new Hashes(copies.map(({ from }) => from.name));
+  const buffer = new Uint8Array(COPY_BYTES);
+  for (const [i, { from, to }] of copies.entries()) {
+    const source = readable(from, files);
+    for (let at = 0; at < from.byteLength; at += COPY_BYTES) {
+      await context.breathe();
+      const bytes = buffer.subarray(0, Math.min(COPY_BYTES, from.byteLength - at));
+      await source.readInto(at, bytes);
+      hashes.add(i, bytes);
+      if (to !== undefined) await files.write(to.path, to.offset + at, bytes);
+      context.progress(bytes.byteLength);
+    }
+  }
+  const found = hashes.finish();
+  for (const { from, sha256 } of copies) if (sha256 !== undefined && found[from.name] !== sha256) throw changed(from.name, from.name);
+  return found;
+}
+
+async function decodeUnit(task: Extract<LosslessTask, { kind: "decode" }>, files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
+  const { codec, name, stored, members } = task;
+  const hashes = new Hashes(members.map(({ spec }) => spec.name));
+  const tensors = new Map(stored.map((range) => [range.name, readable(range, files)]));
+  const specs = members.map(({ spec }) => spec);
+  await codecOf(codec).decode(name, tensors, specs, context, async (index, offset, bytes) => {
+    hashes.add(index, bytes);
+    const to = members[index]!.to;
+    if (to !== undefined) await files.write(to.path, to.offset + offset, bytes);
+  });
+  const found = hashes.finish();
+  for (const { spec, sha256 } of members) if (sha256 !== undefined && found[spec.name] !== sha256) throw changed(name, spec.name);
+  return found;
+}
+
+function changed(unit: string, tensor: string): FormatError {
+  return new FormatError("format.checksum", `unit ${unit}: the decoded bytes of ${tensor} are not those that were stored (sha256); the file is damaged`, { unit, tensor });
+}
+
+/** Open files of one task. */
+class Files {
+  readonly #handles = new Map<string, FileHandle>();
+
+  async #handle(path: string, mode: "r" | "r+"): Promise<FileHandle> {
+    const key = mode + path;
+    const known = this.#handles.get(key);
+    if (known !== undefined) return known;
+    const handle = await open(path, mode);
+    this.#handles.set(key, handle);
+    return handle;
+  }
+
+  async read(path: string, offset: number, out: Uint8Array, tensor: string): Promise<void> {
+    const handle = await this.#handle(path, "r");
+    for (let done = 0; done < out.length;) {
+      const { bytesRead } = await handle.read(out, done, out.length - done, offset + done);
+      if (bytesRead === 0) throw new FormatError("format.truncated", `${path} ends at byte ${offset + done}, inside tensor ${tensor}`, { tensor });
+      done += bytesRead;
+    }
+  }
+
+  async write(path: string, offset: number, bytes: Uint8Array): Promise<void> {
+    await writeRange(await this.#handle(path, "r+"), offset, bytes);
+  }
+
+  async close(): Promise<void> {
+    for (const handle of this.#handles.values()) await handle.close();
+  }
+}
