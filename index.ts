@@ -15,12 +15,16 @@ export {
   QuantError,
   UnsupportedError,
   VerifyError,
+  WorkerError,
 } from "./core/errors.ts";
 export type { QuantScheme } from "./core/scheme.ts";
-export type { LazyTensor, Tensor } from "./core/tensor.ts";
+export { fromFloat32, tensorOf, toFloat32, type LazyTensor, type Tensor } from "./core/tensor.ts";
 export { createEngine } from "./model/engines/index.ts";
-export type { Engine } from "./model/engines/engine.ts";
+export type { Engine, HostTensor } from "./model/engines/engine.ts";
+export { compareModels, type OutputComparison } from "./model/compare.ts";
 export { evaluate, logitsOf, type EvaluateOptions, type Evaluation } from "./model/evaluate.ts";
+export { withActivations } from "./model/fake-quant.ts";
+export { generate, type GenerateOptions } from "./model/generate.ts";
 export { tokenSample } from "./model/inputs.ts";
 export type { Block, LinearSite, Model } from "./model/model.ts";
 export { openModel } from "./model/sources/open.ts";

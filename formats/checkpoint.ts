@@ -8,6 +8,7 @@
  */
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import pLimit from "p-limit";
 import { FormatError, InputError } from "../core/errors.ts";
 import type { LazyTensor } from "../core/tensor.ts";
 import { openFileSource, readSmallFile } from "./containers/bytes.ts";
@@ -26,6 +27,8 @@ const MAX_CONFIG_DEPTH = 64;
 const MAX_INDEX_DEPTH = 8;
 /** Most shards opened at once; the largest published models have a few hundred. */
 const MAX_SHARDS = 4096;
+/** Headers read at the same time: they may lie on a slow or remote disk. */
+const OPEN_AT_ONCE = 8;
 
 /** Files that hold pickled Python objects. */
 const PICKLE = /\.(?:bin|pt|pth|ckpt|pkl|pickle)$/i;
@@ -102,7 +105,7 @@ async function openFiles(
     await Promise.all(opened.map((file) => file.close()));
   };
   try {
-    for (const file of files) opened.push(await openTensorFile(file));
+    opened.push(...(await openAll(files)));
     const tensors = new Map<string, LazyTensor>();
     const home = new Map<string, string>();
     opened.forEach((file, i) => {
@@ -123,6 +126,17 @@ async function openFiles(
     await close();
     throw cause;
   }
+}
+
+/** Opens shards a few at a time, in order; when one fails, the others are closed. */
+async function openAll(files: readonly string[]): Promise<TensorFile[]> {
+  const limit = pLimit(OPEN_AT_ONCE);
+  const results = await Promise.allSettled(files.map((file) => limit(() => openTensorFile(file))));
+  const opened = results.filter((result) => result.status === "fulfilled").map(({ value }) => value);
+  const failed = results.find((result) => result.status === "rejected");
+  if (failed === undefined) return opened;
+  await Promise.all(opened.map((file) => file.close()));
+  throw failed.reason;
 }
 
 async function openTensorFile(path: string): Promise<TensorFile> {
