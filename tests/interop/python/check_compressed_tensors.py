@@ -4,10 +4,16 @@
 
 ids.json: [[token ids], ...]; our file holds logits.0 [tokens, vocabulary], logits.1, ... of the same sequences. The library decompresses
 the weights and quantizes the activations in its forward pass; everything else is float32. Prints one JSON line; exit 1 below the cosine asked for.
+
+`cosine` is the lowest of all sequences, `median_cosine` their median. Rounding is a cliff: a number that lies on a tie for one order of float32
+additions falls the other way for another. Where outliers leave most channels with the codes -1, 0 and 1, one such flip moves the logits of its
+sequence visibly (the library, its norms moved by one unit in the last place, gives itself 0.999 to 1), so there the median of many short
+sequences tells more than the lowest.
 """
 
 import argparse
 import json
+import statistics
 import sys
 import warnings
 
@@ -47,14 +53,14 @@ def main() -> int:
         torch.nn.Module.float(model)
 
     ours = load_file(arguments.logits)
-    cosine, difference, agree, positions = 1.0, 0.0, 0, 0
+    cosines, difference, agree, positions = [], 0.0, 0, 0
     with torch.no_grad():
         for i, ids in enumerate(sequences):
             theirs = model(torch.tensor([ids]), use_cache=False).logits[0].float()
             mine = ours[f"logits.{i}"].float()
             if theirs.shape != mine.shape:
                 raise SystemExit(f"logits.{i} has shape {list(mine.shape)}, transformers gives {list(theirs.shape)}")
-            cosine = min(cosine, torch.cosine_similarity(theirs.double().flatten(), mine.double().flatten(), dim=0).item())
+            cosines.append(torch.cosine_similarity(theirs.double().flatten(), mine.double().flatten(), dim=0).item())
             difference = max(difference, (theirs - mine).abs().max().item())
             agree += int((theirs.argmax(-1) == mine.argmax(-1)).sum())
             positions += len(ids)
@@ -62,7 +68,8 @@ def main() -> int:
     result = {
         "artifact": arguments.artifact,
         "sequences": len(sequences),
-        "cosine": cosine,
+        "cosine": min(cosines),
+        "median_cosine": statistics.median(cosines),
         "max_abs_difference": difference,
         "top1_agreement": agree / positions,
         "quantized": quantized_modules(model),
@@ -70,7 +77,7 @@ def main() -> int:
         "transformers": transformers.__version__,
     }
     print(json.dumps(result))
-    return 0 if cosine >= arguments.min_cosine and not missing else 1
+    return 0 if min(cosines) >= arguments.min_cosine and not missing else 1
 
 
 if __name__ == "__main__":
