@@ -1,0 +1,110 @@
+/**
+ * Row and column classes: the expected magnitude of each weight, in quarter octaves, as the sum of a number for its row
+ * and a number for its column. The encoder's choice; a decoder only reads them.
+ *
+ * Arithmetic: magnitudes are f32 (of f16, the pattern shifted to an f32 of exponent 2^-112 too small; Inf and NaN count as 0).
+ * Every product and sum is rounded to f32. A row's sum has eight accumulators, column c in c mod 8, folded as
+ * (l0+l4)+(l1+l5) + ((l2+l6)+(l3+l7)); a column's sum takes its rows in order.
+ * @module
+ */
+import type { MatrixView } from "./view.ts";
+
+/** Rows that columns are measured on at most; they lie evenly spread. */
+export const SAMPLE_ROWS = 4096;
+/** With fewer rows, columns have no classes: they would cost more than they save. */
+export const MIN_ROWS_FOR_COLUMNS = 32;
+/** Column classes lie in ±this. */
+export const MAX_COLUMN_CLASS = 127;
+/** Row classes lie in 0..1023. */
+export const MAX_ROW_CLASS = 1023;
+
+/** Sums below this count as no magnitude (smallest normal f32). */
+const TINY = 2 ** -126;
+/** Mantissa bits of 2^(1/8), 2^(3/8), 2^(5/8), 2^(7/8), rounded down: where the nearest quarter octave changes. */
+const STEPS = [759233, 2490070, 4548394, 6996166];
+
+const word = new Uint32Array(1);
+const float = new Float32Array(word.buffer);
+
+/** Quarter octaves of a non-negative f32: four times (log2 x + 127), to the nearest; 0..1023. */
+export function quarterOctave(x: number): number {
+  float[0] = x;
+  const mantissa = word[0]! & 0x7fffff;
+  let quarter = 4 * (word[0]! >>> 23);
+  for (const step of STEPS) if (mantissa > step) quarter++;
+  return Math.min(quarter, MAX_ROW_CLASS);
+}
+
+/** 2^(-q/4) as f32, q a column class. */
+export function columnFactor(q: number): number {
+  const whole = Math.ceil(q / 4);
+  return Math.fround(QUARTERS[4 * whole - q]! * 2 ** -whole);
+}
+/** 2^(k/4) for k = 0..3. */
+const QUARTERS = [1, 1.189207115002721, 1.4142135623730951, 1.681792830507429];
+
+/** The rows that columns are measured on: every `stride`-th. */
+export function sampleStride(rows: number): number {
+  return Math.ceil(rows / SAMPLE_ROWS);
+}
+
+/** Column classes from the columns' sums of `magnitude / row sum` over `sampled` rows. */
+export function columnClasses(sums: Float32Array, sampled: number): Int16Array {
+  const cols = sums.length;
+  return Int16Array.from(sums, (sum) => {
+    const q = quarterOctave(Math.fround(Math.fround(sum * cols) / sampled)) - 4 * 127;
+    return Math.max(-MAX_COLUMN_CLASS, Math.min(MAX_COLUMN_CLASS, q));
+  });
+}
+
+/** Row class from the row's sum of `magnitude / column factor`. */
+export function rowClass(sum: number, cols: number): number {
+  return quarterOctave(Math.fround(sum / cols));
+}
+
+/** What a row's magnitudes are multiplied by before they are added to the columns. */
+export function rowFactor(sum: number): number {
+  return sum >= TINY && sum < Infinity ? Math.fround(1 / sum) : 0;
+}
+
+export interface Classes {
+  /** By row, 0..1023. */
+  readonly rows: Int16Array;
+  /** By column, ±127. */
+  readonly columns: Int16Array;
+}
+
+/** The magnitude of a 16-bit pattern, see the module. */
+export function magnitude(kind: MatrixView["kind"], pattern: number): number {
+  const bits = pattern & 0x7fff;
+  word[0] = kind === "bf16" ? (bits < 0x7f80 ? bits << 16 : 0) : bits < 0x7c00 ? bits << 13 : 0;
+  return float[0]!;
+}
+
+/** Chooses classes for a whole tensor. */
+export function fitClasses(view: MatrixView, patterns: Uint16Array): Classes {
+  const { kind, rows, cols } = view;
+  const { fround } = Math;
+  const sumRow = (r: number, factors?: Float32Array): number => {
+    const lanes = new Float32Array(8);
+    for (let c = 0; c < cols; c++) {
+      const m = magnitude(kind, patterns[r * cols + c]!);
+      lanes[c % 8] = lanes[c % 8]! + (factors === undefined ? m : fround(m * factors[c]!));
+    }
+    const pair = (i: number): number => fround(lanes[i]! + lanes[i + 4]!);
+    return fround(fround(pair(0) + pair(1)) + fround(pair(2) + pair(3)));
+  };
+  let columns = new Int16Array(cols);
+  let factors: Float32Array | undefined;
+  if (rows >= MIN_ROWS_FOR_COLUMNS) {
+    const sums = new Float32Array(cols);
+    const stride = sampleStride(rows);
+    for (let r = 0; r < rows; r += stride) {
+      const factor = rowFactor(sumRow(r));
+      for (let c = 0; c < cols; c++) sums[c] = sums[c]! + fround(magnitude(kind, patterns[r * cols + c]!) * factor);
+    }
+    columns = columnClasses(sums, Math.ceil(rows / stride)) as Int16Array<ArrayBuffer>;
+    factors = Float32Array.from(columns, columnFactor);
+  }
+  return { rows: Int16Array.from({ length: rows }, (_, r) => rowClass(sumRow(r, factors), cols)), columns };
+}
