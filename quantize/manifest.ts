@@ -66,9 +66,21 @@ export async function readManifest(directory: string): Promise<Manifest> {
   return parsed as unknown as Manifest;
 }
 
-/** A manifest names files beside it, never paths. */
+/** Every file that a manifest names but itself. */
+export function listedFiles(manifest: Manifest): readonly string[] {
+  const shards = (manifest as { readonly lossless?: { readonly shards?: unknown } }).lossless?.shards;
+  const weights = isObject(shards) ? Object.keys(shards).filter(isBelow) : [];
+  return [...new Set([...Object.keys(manifest.files), ...Object.values(manifest.tensors).map(({ file }) => file), ...weights])];
+}
+
+/** Whether a relative path with "/" stays below its directory. */
+function isBelow(name: string): boolean {
+  return !name.includes("\\") && !name.includes("\0") && name.split("/").every((part) => part !== "" && part !== "." && part !== "..");
+}
+
+/** A manifest names files beside or below it. */
 function checkFileName(name: string, path: string): void {
-  if (/[/\\]/.test(name) || name === ".." || name === ".")
+  if (!isBelow(name))
     throw new FormatError("format.path", `${path} names a file outside its directory: ${name}`, { file: name });
 }
 

@@ -11,7 +11,7 @@ import { InputError } from "../core/errors.ts";
 import { syncDirectory } from "../formats/containers/atomic.ts";
 import type { Model } from "../model/model.ts";
 import { createJournal, JOURNAL_DIRECTORY, readJournalHead, removeJournal, resumeJournal, type Journal } from "./journal.ts";
-import { MANIFEST_FILE, readManifest } from "./manifest.ts";
+import { listedFiles, MANIFEST_FILE, readManifest } from "./manifest.ts";
 
 /** Ending of files that are not complete yet. */
 export const PARTIAL = ".partial";
@@ -61,7 +61,7 @@ function isInside(inner: string, outer: string): boolean {
 }
 
 /** The real path that `path` would have: its nearest existing ancestor's, and the rest as written. */
-async function realPlace(path: string): Promise<string> {
+export async function realPlace(path: string): Promise<string> {
   const whole = resolve(path);
   try {
     return await realpath(whole);
@@ -108,8 +108,8 @@ async function ownFiles(directory: string): Promise<ReadonlySet<string>> {
   const manifest = await readManifest(directory).catch(() => undefined);
   if (manifest !== undefined) {
     own.add(MANIFEST_FILE);
-    for (const name of Object.keys(manifest.files)) own.add(name);
-    for (const { file } of Object.values(manifest.tensors)) own.add(file);
+    // A folder is ours when the manifest lists a file in it.
+    for (const name of listedFiles(manifest)) own.add(name.split("/")[0]!);
   }
   // A run that was killed while it finished has written some of its files under their final names.
   if ((await readJournalHead(directory)) !== undefined) for (const name of names) own.add(name);
@@ -141,8 +141,7 @@ export async function publish(directory: string, files: readonly string[]): Prom
 async function staleFiles(directory: string, files: readonly string[]): Promise<readonly string[]> {
   const manifest = await readManifest(directory).catch(() => undefined);
   if (manifest === undefined) return [];
-  const old = new Set([...Object.keys(manifest.files), ...Object.values(manifest.tensors).map(({ file }) => file)]);
-  return [...old].filter((name) => !files.includes(name));
+  return listedFiles(manifest).filter((name) => !files.includes(name));
 }
 
 async function isThere(path: string): Promise<boolean> {

@@ -8,6 +8,7 @@ import { byteLength, elementCount } from "../core/dtype.ts";
 import { BudgetError } from "../core/errors.ts";
 import type { TensorSpec } from "../formats/containers/container.ts";
 import type { Model } from "../model/model.ts";
+import { isLossless, planLossless } from "./lossless/run.ts";
 import { prepare, type Prepared } from "./prepare.ts";
 import type { Plan, QuantizeOptions } from "./types.ts";
 
@@ -32,6 +33,7 @@ const SEARCH_TOKENS = 1024;
  * @throws {InputError}, {FormatError}, {UnsupportedError} as `quantize` would before it starts.
  */
 export async function planQuantization(source: string | Model, options: QuantizeOptions): Promise<Plan> {
+  if (isLossless(options.recipe)) return planLossless(source, options);
   return makePlan(await prepare(source, options), options);
 }
 

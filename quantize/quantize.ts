@@ -17,6 +17,7 @@ import { NO_DECISIONS, type Decisions } from "./decisions.ts";
 import { readDecisions, writeDecisions } from "./decisions-file.ts";
 import { checkGate } from "./gate.ts";
 import { readJournalHead } from "./journal.ts";
+import { isLossless, quantizeLossless } from "./lossless/run.ts";
 import { checkSeparate, claimOutput, finishOutput, type ClaimedOutput } from "./output-directory.ts";
 import { layoutOutput } from "./output-layout.ts";
 import { checkBudgets, makePlan } from "./plan.ts";
@@ -42,6 +43,7 @@ const COMPARE_BYTES = 2 ** 30;
  * @throws {InterruptedError} when the signal is aborted; finished work is kept.
  */
 export async function quantize(source: string | Model, options: QuantizeOptions): Promise<QuantizeReport> {
+  if (isLossless(options.recipe)) return quantizeLossless(source, options);
   const started = performance.now();
   const cpuBefore = process.cpuUsage();
   throwIfAborted(options.signal);

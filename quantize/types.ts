@@ -89,7 +89,7 @@ export interface Plan {
 
 /** Progress of any long job. `done`/`total` share a unit named by `unit`. */
 export interface ProgressEvent {
-  readonly phase: "read" | "calibrate" | "decide" | "quantize" | "verify" | "evaluate" | "generate";
+  readonly phase: "read" | "calibrate" | "decide" | "quantize" | "write" | "verify" | "evaluate" | "generate";
   readonly done: number;
   readonly total: number;
   readonly unit: "bytes" | "tokens" | "blocks" | "tensors";

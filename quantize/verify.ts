@@ -16,6 +16,8 @@ import { readFold } from "./fold-records.ts";
 import { foldWeight } from "./fold-state.ts";
 import { hashBytes, hashFile, MANIFEST_FILE, readManifest, type Manifest } from "./manifest.ts";
 import { JOURNAL_DIRECTORY } from "./journal.ts";
+import { losslessPart } from "./lossless/manifest.ts";
+import { verifyLossless } from "./lossless/verify.ts";
 import type { ProgressEvent, VerifyReport } from "./types.ts";
 
 export interface VerifyOptions {
@@ -41,6 +43,7 @@ const SQNR_TOLERANCE_DB = 0.01;
  */
 export async function verifyArtifact(directory: string, options: VerifyOptions = {}): Promise<VerifyReport> {
   const manifest = await readManifest(directory);
+  if (losslessPart(manifest) !== undefined) return verifyLossless(directory, options);
   const problems: Problem[] = [];
   let checkpoint: Checkpoint;
   try {

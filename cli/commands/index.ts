@@ -13,6 +13,7 @@ import { addExport } from "./export.ts";
 import { addFormats, addMethods } from "./tables.ts";
 import { addInspect } from "./inspect.ts";
 import { addQuantize } from "./quantize.ts";
+import { addRestore } from "./restore.ts";
 import { addResume } from "./resume.ts";
 import { addRun } from "./run.ts";
 import { addVerify } from "./verify.ts";
@@ -24,6 +25,7 @@ export const commands: readonly ((program: Command, io: Io) => void)[] = [
   addCompare,
   addRun,
   addVerify,
+  addRestore,
   addInspect,
   addExport,
   addResume,

@@ -11,6 +11,7 @@ const ROWS_PER_SITE_LIMIT = 64;
 
 export function planText(plan: Plan, palette: Palette): string {
   const { source, estimate, calibration } = plan;
+  if (plan.lossless !== undefined) return losslessPlanText(plan, plan.lossless, palette);
   const groups = new Map<string, { count: number; weights: number }>();
   for (const site of plan.sites) {
     const parts = [site.weight === undefined ? "float" : `weights ${schemeName(site.weight)}`];
@@ -32,6 +33,23 @@ export function planText(plan: Plan, palette: Palette): string {
         ]),
     `${palette.bold("writes")}       ${plan.exports.join(", ")}: ${formatBytes(estimate.outputBytes)} (${((100 * estimate.outputBytes) / source.bytes).toFixed(1)} % of the source, ${estimate.bitsPerWeight.toFixed(2)} bits a weight)`,
     `${palette.bold("needs")}        memory ${formatBytes(estimate.memoryBytes)}, disk ${formatBytes(estimate.diskBytes)}, about ${formatDuration(estimate.seconds)}`,
+  ].join("\n");
+}
+
+function losslessPlanText({ source, estimate, notes, method }: Plan, { codec, units }: NonNullable<Plan["lossless"]>, palette: Palette): string {
+  const rows = units.map(({ name, tensors, elements, bitsPerWeight, refusal }) => [
+    name,
+    String(tensors.length),
+    formatCount(elements),
+    refusal === undefined ? bitsPerWeight.toFixed(3) : "16 (uncompressed)",
+  ]);
+  return [
+    `${palette.bold("source")}       ${source.path}: ${source.family}, ${formatCount(source.parameters)} parameters, ${formatBytes(source.bytes)}`,
+    `${palette.bold("recipe")}       ${method}, codec ${codec}`,
+    formatTable([{ title: "unit" }, { title: "tensors", align: "right" }, { title: "weights", align: "right" }, { title: "bits a weight", align: "right" }], rows),
+    `${palette.bold("writes")}       ${formatBytes(estimate.outputBytes)} (${((100 * estimate.outputBytes) / source.bytes).toFixed(2)} % of the source, ${estimate.bitsPerWeight.toFixed(3)} bits a weight in units)`,
+    `${palette.bold("needs")}        memory ${formatBytes(estimate.memoryBytes)}, disk ${formatBytes(estimate.diskBytes)}, about ${formatDuration(estimate.seconds)}`,
+    ...notes.map((note) => `${palette.yellow("note")}: ${note}`),
   ].join("\n");
 }
 

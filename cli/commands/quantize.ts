@@ -31,6 +31,11 @@ export interface QuantizeCommandOptions extends GlobalOptions, EngineOptions, Da
   readonly maxShardSize?: string;
   readonly dryRun?: boolean;
   readonly force?: boolean;
+  readonly codec?: string;
+  readonly level?: string;
+  readonly pattern?: readonly string[];
+  readonly cast?: string;
+  readonly kernels?: readonly string[];
 }
 
 const EXAMPLES = `
@@ -39,6 +44,7 @@ Examples:
   $ bitwright ./llama --method smoothquant --scheme alpha=auto --protect auto --data calib.txt --out ./llama-w8a8
   $ bitwright ./llama --method rtn --bits w4a16 --group-size 128 --out ./llama-w4a16
   $ bitwright ./llama --method rtn --bits fp8 --out ./llama-fp8 --dry-run
+  $ bitwright ./llama --method dfloat11 --out ./llama-df11
   $ bitwright ./llama --method smoothquant --data calib.txt --eval test.txt --gate perplexity=1.01 --out ./llama-w8a8
 
 Interrupted (Ctrl-C, a crash, kill -9)? The same command again continues where it stopped and gives the same bytes.`;
@@ -59,7 +65,7 @@ export function addQuantize(program: Command, io: Io): void {
 
 function addRecipeOptions(command: Command): void {
   command
-    .option("--method <m[+m...]>", "smoothquant, rtn, smoothquant+rtn; see `bitwright methods`")
+    .option("--method <m[+m...]>", "smoothquant, rtn, smoothquant+rtn, dfloat11 (lossless); see `bitwright methods`")
     .option("--out <dir>", "directory to write; must not exist or be empty (see --force)")
     .option("--bits <bits>", "w8a8, w8a16, w4a16, w4a8, w6a6, w4a4, w3a16, fp8, ...")
     .option("--group-size <n>", "input channels a weight scale: a number, channel or tensor")
@@ -74,7 +80,12 @@ function addRecipeOptions(command: Command): void {
     .option("--config <file>", "recipe from a file: quantize.config.ts, .js or .json; flags win")
     .option("--max-memory <size>", "stay under this, e.g. 2GB")
     .option("--max-shard-size <size>", "largest file to write (default 5GB)")
-    .option("--force", "replace an existing artifact in --out");
+    .option("--force", "replace an existing artifact in --out")
+    .option("--codec <codec>", "lossless: df11 (default; what the official DFloat11 package loads) or compact (smaller)")
+    .option("--level <level>", "lossless, --codec compact: max (smallest, default) or fast")
+    .option("--pattern <regex[=names]>", "lossless: modules that become units, with their layers in stream order; found without it", collect)
+    .option("--cast <dtype>", "lossless: bf16 rounds wider weights first, which is lossy")
+    .option("--kernels <languages>", "lossless: put decoders beside the artifact: c, wasm, wgsl, cuda", collect);
   addDataOptions(command);
   addEngineOptions(command);
   command.addOption(new Option("--log-level <level>").hideHelp());
@@ -130,7 +141,32 @@ function recipeOf(options: QuantizeCommandOptions): Recipe {
     ...(options.ignore === undefined ? {} : { ignore: parseList(options.ignore) }),
     ...(protect === undefined ? {} : { protect: protect === "none" || protect === "auto" ? protect : parseList([protect]) }),
     seed: sampleOptions(options).seed,
+    ...losslessOptions(options),
   };
+}
+
+/** Options of lossless methods; `codecOf` and its like check what goes together. */
+function losslessOptions({ codec, level, pattern, cast, kernels }: QuantizeCommandOptions): Partial<Recipe> {
+  return {
+    ...(codec === undefined ? {} : { codec: oneOf("--codec", codec, ["df11", "compact"]) }),
+    ...(level === undefined ? {} : { level: oneOf("--level", level, ["max", "fast"]) }),
+    ...(pattern === undefined ? {} : { patterns: pattern.map(parsePattern) }),
+    ...(cast === undefined ? {} : { cast: oneOf("--cast", cast, ["bf16"]) }),
+    ...(kernels === undefined ? {} : { kernels: parseList(kernels) }),
+  };
+}
+
+function oneOf<T extends string>(flag: string, value: string, known: readonly T[]): T {
+  const found = known.find((word) => word === value);
+  if (found !== undefined) return found;
+  throw new InputError("input.option", `${flag} ${value}: must be ${known.join(" or ")}`, { option: flag, given: value, known });
+}
+
+/** "regex=a,b" → pattern and attributes; an "=" that belongs to the expression ("(?=") does not count. */
+function parsePattern(text: string): { readonly pattern: string; readonly attributes?: readonly string[] } {
+  const match = /^(.*[^?<])=([\w.\-, ]*)$/s.exec(text);
+  if (match === null) return { pattern: text };
+  return { pattern: match[1]!, attributes: parseList([match[2]!]) };
 }
 
 type Request = Omit<QuantizeOptions, "out" | "engine" | "signal" | "onProgress"> & { readonly out?: string };

@@ -1,0 +1,129 @@
+/**
+ * Lossless compression as a job: plan, write, report.
+ * @module
+ */
+import { stat, realpath } from "node:fs/promises";
+import { basename, resolve, sep } from "node:path";
+import { InputError, throwIfAborted } from "../../core/errors.ts";
+import { version } from "../../core/version.ts";
+import type { Model } from "../../model/model.ts";
+import { canonicalJson, hashBytes } from "../manifest.ts";
+import { claimOutput, finishOutput, realPlace } from "../output-directory.ts";
+import { checkBudgets } from "../plan.ts";
+import type { Plan, QuantizeOptions, QuantizeReport, Recipe, SiteReport } from "../types.ts";
+import { createLosslessPool, LOSSLESS_METHODS, prepareLossless, type PreparedLossless } from "./prepare.ts";
+import { verifyLossless } from "./verify.ts";
+import { writeLossless } from "./write.ts";
+
+/** Up to this many source bytes the finished artifact is read back as a whole; above it, each unit was decoded while it was written. */
+const REREAD_BYTES = 2 ** 28;
+
+/** Whether a recipe is for this folder. */
+export function isLossless({ method }: Recipe): boolean {
+  return method.some((name) => LOSSLESS_METHODS.has(name.toLowerCase()));
+}
+
+/** The plan of a lossless run: reads the units once, writes nothing. @throws as {@link quantizeLossless} before it starts. */
+export async function planLossless(source: string | Model, options: QuantizeOptions): Promise<Plan> {
+  const pool = createLosslessPool(options.workers ?? 2);
+  try {
+    return (await prepareLossless(pathOf(source), options, pool)).plan;
+  } finally {
+    await pool.close();
+  }
+}
+
+/**
+ * Compress without loss. Every unit is decoded and compared before it counts as written; interrupted, the same call goes on.
+ *
+ * @throws {InputError}, {UnsupportedError}, {FormatError}, {BudgetError} before anything is written; {VerifyError}; {InterruptedError}.
+ */
+export async function quantizeLossless(source: string | Model, options: QuantizeOptions): Promise<QuantizeReport> {
+  const started = performance.now();
+  const cpuBefore = process.cpuUsage();
+  throwIfAborted(options.signal);
+  const path = pathOf(source);
+  const { out } = options;
+  await checkApart(path, out);
+  const pool = createLosslessPool(options.workers ?? 2);
+  try {
+    const prepared = await prepareLossless(path, options, pool);
+    const { plan } = prepared;
+    await checkBudgets(plan, options);
+    const key = await keyOf(prepared, options);
+    const output = await claimOutput({ directory: out, key, request: requestOf(path, options), force: options.force === true });
+    try {
+      // What is stored must not depend on this machine's threads.
+      const recorded: Plan = { ...plan, estimate: { ...plan.estimate, memoryBytes: 0, seconds: 0 } };
+      const written = await writeLossless(prepared, recorded, output, options, pool);
+      const verified =
+        plan.source.bytes <= REREAD_BYTES
+          ? await verifyLossless(out, { ...(options.signal && { signal: options.signal }), ...(options.onProgress && { onProgress: options.onProgress }) }, pool)
+          : { ok: true, tensors: prepared.components.reduce((sum, { tensors }) => sum + tensors.size, 0), problems: [] };
+      await finishOutput(output);
+      const cpu = process.cpuUsage(cpuBefore);
+      return {
+        out: [{ format: prepared.codec.name, directory: out, bytes: written.bytes, files: written.files }],
+        plan,
+        sites: siteReports(plan),
+        sourceBytes: plan.source.bytes,
+        outputBytes: written.bytes,
+        seconds: (performance.now() - started) / 1000,
+        cpuSeconds: (cpu.user + cpu.system) / 1e6,
+        peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+        resumed: output.resumed,
+        verified,
+        warnings: plan.notes,
+      };
+    } finally {
+      await output.journal.close();
+    }
+  } finally {
+    await pool.close();
+  }
+}
+
+/** One row a unit. */
+function siteReports({ lossless }: Plan): readonly SiteReport[] {
+  return lossless!.units.map(({ name, bitsPerWeight, refusal }) => ({
+    name,
+    scheme: refusal === undefined ? `${lossless!.codec} ${bitsPerWeight.toFixed(3)} bits` : "bf16",
+    sqnr: Infinity,
+    ...(refusal !== undefined && { note: refusal }),
+  }));
+}
+
+function pathOf(source: string | Model): string {
+  if (typeof source === "string") return source;
+  if (source.directory !== undefined) return source.directory;
+  throw new InputError("input.path", "a lossless method gives files back byte for byte, so it starts from files: pass a path, not a model object", { option: "source" });
+}
+
+/** @throws {InputError} `input.path` when one lies in the other. */
+async function checkApart(path: string, out: string): Promise<void> {
+  const isDirectory = (await stat(path).catch(() => undefined))?.isDirectory() === true;
+  const source = await realpath(path).catch(() => resolve(path));
+  const target = await realPlace(out);
+  const inside = (inner: string, outer: string): boolean => inner === outer || inner.startsWith(outer.endsWith(sep) ? outer : outer + sep);
+  if (inside(source, target) || (isDirectory && inside(target, source))) {
+    throw new InputError("input.path", `the output ${out} and the source ${path} must not lie in each other`, { source, target });
+  }
+}
+
+/** Equal keys, equal bytes. */
+async function keyOf({ source, codec }: PreparedLossless, { recipe }: QuantizeOptions): Promise<string> {
+  const files = source.components.flatMap((component) => component.files);
+  const parts = {
+    version: version(),
+    codec: codec.name,
+    recipe,
+    files: await Promise.all(files.map(async ({ name, path, header }) => [name, hashBytes(header), (await stat(path)).mtimeMs])),
+    others: source.others,
+  };
+  return hashBytes(canonicalJson(parts));
+}
+
+function requestOf(path: string, options: QuantizeOptions): Readonly<Record<string, unknown>> {
+  const { signal: _signal, onProgress: _onProgress, engine: _engine, calibration: _calibration, ...plain } = options;
+  return { source: resolve(path), options: { ...plain, out: resolve(options.out) }, name: basename(path) };
+}
