@@ -67,9 +67,9 @@ export function encodePayload(
   const blocks: Uint8Array[] = [];
   for (let b = 0, at = 0; b < view.blocks; b++) {
     const part = bytes.subarray(at, (at += blockBytes(view, b)));
-    const block = coder.encodeBlock(view, plan.model, used, b, part);
+    const { block, checksum } = coder.encodeBlock(view, plan.model, used, b, part);
     numbers.setUint32(8 * b, block.length, true);
-    numbers.setUint32(8 * b + 4, coder.checksum(part), true);
+    numbers.setUint32(8 * b + 4, checksum, true);
     blocks.push(block);
   }
   const head = new Uint8Array(HEAD_BYTES + plan.tables.length + index.length);
@@ -253,9 +253,11 @@ export function decodeBlocks(
   for (let b = from, at = 0; b < to; b++) {
     const block = bytes.subarray(starts[b]! - starts[from]!, starts[b + 1]! - starts[from]!);
     const part = out.subarray(at, (at += sizes(b)));
-    if (coded === undefined) part.set(block);
-    else coder.decodeBlock(`tensor ${name}, block ${b}`, coded.view, coded.model, level, b, block, part);
-    const found = coder.checksum(part);
+    let found: number;
+    if (coded === undefined) {
+      part.set(block);
+      found = coder.checksum(part);
+    } else found = coder.decodeBlock(`tensor ${name}, block ${b}`, coded.view, coded.model, level, b, block, part);
     if (found !== checksums[b]) {
       throw new FormatError(
         "format.checksum",
