@@ -35,6 +35,7 @@ export { describeFormats, describeMethods } from "./quantize/describe.ts";
 export { exportArtifact, type ExportOptions, type ExportReport } from "./quantize/export.ts";
 export { parseGate } from "./quantize/gate.ts";
 export { inspect, type Inspection } from "./quantize/inspect.ts";
+export { openDFloat11, type DFloat11Artifact } from "./quantize/lossless/open.ts";
 export { restore, type RestoreOptions, type RestoreReport } from "./quantize/lossless/restore.ts";
 export { planQuantization } from "./quantize/plan.ts";
 export { quantize, resume } from "./quantize/quantize.ts";

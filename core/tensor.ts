@@ -24,6 +24,8 @@ export interface LazyTensor {
   read(): Promise<Tensor>;
   /** Where the bytes lie when they are one run of a file, so that workers can read them themselves. */
   readonly location?: { readonly path: string; readonly offset: number };
+  /** Only the number of elements is known: `shape` has one axis, and whoever knows better may put another in its place. */
+  readonly shapeless?: boolean;
 }
 
 /** Float matrix view, row-major, shape [rows, cols]. */

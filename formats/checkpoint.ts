@@ -69,6 +69,16 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
 
 async function openDirectory(directory: string): Promise<Checkpoint> {
   const names = new Set(await readdir(directory));
+  if (await isDfloat11(directory, names)) {
+    const all = [...names].filter((name) => name.endsWith(".safetensors") && !name.startsWith(".")).toSorted();
+    if (all.length > MAX_SHARDS) throw new FormatError("format.limit", `${directory} has ${all.length} files; at most ${MAX_SHARDS} are opened`, { directory });
+    return openFiles(
+      directory,
+      directory,
+      all.map((name) => join(directory, name)),
+      undefined,
+    );
+  }
   const index = names.has(INDEX_FILE) ? await readIndex(join(directory, INDEX_FILE)) : undefined;
   const isSingle = names.has(SINGLE_FILE) && !(index !== undefined && [...index.values()].includes(SINGLE_FILE));
   if (isSingle) return openFiles(directory, directory, [join(directory, SINGLE_FILE)], undefined);
@@ -91,6 +101,13 @@ async function openDirectory(directory: string): Promise<Checkpoint> {
     shards.map((name) => join(directory, name)),
     index,
   );
+}
+
+/** DFloat11 directories have one file a unit and no index: their loader reads every file there is. */
+async function isDfloat11(directory: string, names: ReadonlySet<string>): Promise<boolean> {
+  if (!names.has("config.json") || ![...names].some((name) => name.endsWith(".safetensors"))) return false;
+  const config = await readConfig(directory);
+  return config !== undefined && isObject(config["dfloat11_config"]);
 }
 
 async function openFiles(

@@ -9,6 +9,7 @@ import { schemeName } from "../core/scheme.ts";
 import { CALIBRATION_KEY } from "../calibrate/file.ts";
 import { openCheckpoint, type Checkpoint } from "../formats/checkpoint.ts";
 import { findLayout } from "../formats/layouts/index.ts";
+import { inspectUnits, type InspectedUnit } from "./lossless/inspect.ts";
 import { readManifest } from "./manifest.ts";
 
 /** One stored tensor. */
@@ -32,6 +33,8 @@ export interface Inspection {
   readonly schemes: readonly { readonly scheme: string; readonly modules: readonly string[] }[];
   /** `__metadata__` of the (first) safetensors file. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** Units of a DFloat11 artifact. */
+  readonly units?: readonly InspectedUnit[];
 }
 
 /**
@@ -61,7 +64,8 @@ export async function inspect(path: string): Promise<Inspection> {
       ...(isCalibration ? calibrationFacts(checkpoint.metadata[CALIBRATION_KEY]!) : []),
       ...(isFile ? [] : await manifestFacts(path)),
     ];
-    return { path, kind, facts, files, tensors, schemes, metadata: checkpoint.metadata };
+    const units = format?.startsWith("dfloat11") === true ? await inspectUnits(checkpoint.tensors) : undefined;
+    return { path, kind, facts, files, tensors, schemes, metadata: checkpoint.metadata, ...(units && { units }) };
   } finally {
     await checkpoint.close();
   }
@@ -126,6 +130,14 @@ async function manifestFacts(path: string): Promise<readonly (readonly [string, 
   const manifest = await readManifest(path).catch(() => undefined);
   if (manifest === undefined) return [];
   const { plan, version, sites } = manifest;
+  if (plan.lossless !== undefined) {
+    const { units, codec } = plan.lossless;
+    return [
+      ["written by", `bitwright ${version}`],
+      ["recipe", `${plan.method}, codec ${codec}, ${units.length} units`],
+      ["source", `${plan.source.path}, ${plan.source.bytes} bytes`],
+    ];
+  }
   const worst = sites.reduce((low, { sqnr }) => Math.min(low, sqnr ?? Infinity), Infinity);
   const recipe = [...plan.transforms, plan.method].join("+");
   return [

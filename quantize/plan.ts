@@ -2,10 +2,8 @@
  * Plan: what a run will do and what it will take, as pure data.
  * @module
  */
-import { statfs } from "node:fs/promises";
-import { basename, dirname, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { byteLength, elementCount } from "../core/dtype.ts";
-import { BudgetError } from "../core/errors.ts";
 import type { TensorSpec } from "../formats/containers/container.ts";
 import type { Model } from "../model/model.ts";
 import { isLossless, planLossless } from "./lossless/run.ts";
@@ -103,42 +101,4 @@ function secondsEstimate({ model, choices, sourceBytes, needsSearch }: Prepared,
   const forward = ((operations + attention) * tokens) / FLOAT_OPS_PER_SECOND;
   const search = needsSearch ? ((operations + attention) * SEARCH_PASSES * SEARCH_TOKENS) / FLOAT_OPS_PER_SECOND : 0;
   return forward + search + sourceBytes / STREAM_BYTES_PER_SECOND + 0.5;
-}
-
-/**
- * Refuse a run that will not fit.
- *
- * @throws {BudgetError} `budget.memory` or `budget.disk`, naming what is needed and what there is.
- */
-export async function checkBudgets(plan: Plan, options: QuantizeOptions): Promise<void> {
-  const { memoryBytes, diskBytes } = plan.estimate;
-  const { maxMemory } = options;
-  if (maxMemory !== undefined && memoryBytes > maxMemory) {
-    throw new BudgetError(
-      "budget.memory",
-      `about ${inMiB(memoryBytes)} of memory are needed, --max-memory allows ${inMiB(maxMemory)}; raise it, use fewer --samples, or fewer --workers`,
-      { needed: memoryBytes, allowed: maxMemory },
-    );
-  }
-  const free = await freeBytes(options.out);
-  if (free !== undefined && free < diskBytes) {
-    throw new BudgetError("budget.disk", `the output takes ${inMiB(diskBytes)}, ${options.out} has ${inMiB(free)} free`, {
-      needed: diskBytes,
-      free,
-    });
-  }
-}
-
-const inMiB = (bytes: number): string => `${Math.ceil(bytes / MIB)} MiB`;
-
-/** Free bytes of the file system that `path` will be on; undefined where the system does not say. */
-async function freeBytes(path: string): Promise<number | undefined> {
-  for (let place = resolve(path); ; place = dirname(place)) {
-    try {
-      const { bavail, bsize } = await statfs(place);
-      return bavail * bsize;
-    } catch {
-      if (dirname(place) === place) return undefined;
-    }
-  }
 }

@@ -3,6 +3,7 @@
  * @module
  */
 import type { Command } from "commander";
+import type { InspectedUnit } from "../../quantize/lossless/inspect.ts";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
 import { formatBytes, formatCount, formatTable } from "../text.ts";
 
@@ -42,6 +43,7 @@ export function addInspect(program: Command, io: Io): void {
             [{ title: "dtype" }, { title: "tensors", align: "right" }, { title: "bytes", align: "right" }],
             [...dtypes].map(([dtype, { count, bytes }]) => [dtype, formatCount(count), formatBytes(bytes)]),
           ),
+          ...(found.units === undefined ? [] : ["", ...unitLines(found.units)]),
           ...(options.tensors === true
             ? [
                 "",
@@ -54,4 +56,56 @@ export function addInspect(program: Command, io: Io): void {
         ].join("\n");
       });
     });
+}
+
+/** Columns of the longest bar. */
+const BAR = 40;
+/** Exponents rarer than this share are summed up. */
+const RARE = 0.0005;
+
+function unitLines(units: readonly InspectedUnit[]): readonly string[] {
+  const figure = (bits: number): string => bits.toFixed(3);
+  const table = formatTable(
+    [
+      { title: "unit" },
+      { title: "weights", align: "right" },
+      { title: "bits a weight", align: "right" },
+      { title: "entropy bound", align: "right" },
+      { title: "index", align: "right" },
+      { title: "tables", align: "right" },
+    ],
+    units.map(({ name, elements, bitsPerWeight, entropyBound, indexBits, tableBits }) => [
+      name,
+      formatCount(elements),
+      figure(bitsPerWeight),
+      figure(entropyBound),
+      figure(indexBits),
+      figure(tableBits),
+    ]),
+  );
+  return [table, "", ...histogramLines(units)];
+}
+
+/** Exponents of all units together, one row each. */
+function histogramLines(units: readonly InspectedUnit[]): readonly string[] {
+  const counts = new Map<number, number>();
+  for (const { histogram } of units) for (const { exponent, count } of histogram) counts.set(exponent, (counts.get(exponent) ?? 0) + count);
+  const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
+  const largest = Math.max(...counts.values());
+  const shown = [...counts].filter(([, count]) => count / total >= RARE).toSorted(([a], [b]) => a - b);
+  const rare = total - shown.reduce((sum, [, count]) => sum + count, 0);
+  return [
+    "exponents (a weight is ±1.m × 2^e)",
+    ...shown.map(([exponent, count]) => {
+      const eighths = Math.floor((8 * BAR * count) / largest);
+      const bar = "█".repeat(Math.floor(eighths / 8)) + ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]!;
+      return `  2^${String(exponent - 127).padStart(4)} ${bar.padEnd(BAR)} ${((100 * count) / total).toFixed(2).padStart(6)} %`;
+    }),
+    ...(rare > 0
+      ? [
+          `  ${String(counts.size - shown.length).padStart(2)} rarer ones`.padEnd(BAR + 9) +
+            ` ${((100 * rare) / total).toFixed(2).padStart(6)} %`,
+        ]
+      : []),
+  ];
 }

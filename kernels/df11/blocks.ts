@@ -134,7 +134,8 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
         const end = Math.min(begin + BATCH, last);
         const from = index.position(begin);
         const count = index.position(end) - from;
-        if (count > (end - begin) * MAX_ELEMENTS_PER_BLOCK) throw fail(`blocks ${begin} to ${end} claim ${count} elements, more than their bits`);
+        if (count > (end - begin) * MAX_ELEMENTS_PER_BLOCK)
+          throw fail(`blocks ${begin} to ${end} claim ${count} elements, more than their bits`);
         workspace.release(base);
         const exponents = workspace.take(count + 64);
         const rest = workspace.take(count + 16);

@@ -78,7 +78,11 @@ export function decodeRange(
   const range = blocksOf(unit, from, to);
   const count = range.elements.to - range.elements.from;
   if (stream.length !== range.stream.to - range.stream.from || signMantissa.length !== count) {
-    throw new InputError("input.shape", `unit ${name}: elements ${from} to ${to} need ${range.stream.to - range.stream.from} + ${count} bytes`, { unit: name });
+    throw new InputError(
+      "input.shape",
+      `unit ${name}: elements ${from} to ${to} need ${range.stream.to - range.stream.from} + ${count} bytes`,
+      { unit: name },
+    );
   }
   const out = new Uint8Array(2 * count);
   const mark = workspace.mark();

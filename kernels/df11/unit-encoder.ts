@@ -115,7 +115,13 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
     ? createBlockDecoder(
         name,
         luts,
-        { position: (block) => positionWords()[block]!, gap: (block) => gapBytes()[WINDOWS_PER_BLOCK * block]!, blocks, elements, streamBytes },
+        {
+          position: (block) => positionWords()[block]!,
+          gap: (block) => gapBytes()[WINDOWS_PER_BLOCK * block]!,
+          blocks,
+          elements,
+          streamBytes,
+        },
         workspace,
       )
     : undefined;
@@ -129,7 +135,9 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
     new Uint8Array(workspace.memory.buffer).copyWithin(region.at, region.at + from, region.at + from + length);
   };
   const mismatch = (text: string): VerifyError =>
-    new VerifyError("verify.mismatch", `DFloat11 unit ${name}: what was encoded does not decode to what was read (${text})`, { unit: name });
+    new VerifyError("verify.mismatch", `DFloat11 unit ${name}: what was encoded does not decode to what was read (${text})`, {
+      unit: name,
+    });
 
   function checkBlocks(last: number): void {
     const from = positionWords()[checked]!;
@@ -137,7 +145,9 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
     if (decoder !== undefined && last > checked) {
       decoder.decodeRun({ first: checked, last, stream: stream.at, exponents: exponents!.at });
       kernel.mergePatterns(exponents!.at, rest.at, count, merged!.at);
-      const same = bufferOf(workspace, { at: merged!.at, byteLength: 2 * count }).equals(bufferOf(workspace, { at: source.at, byteLength: 2 * count }));
+      const same = bufferOf(workspace, { at: merged!.at, byteLength: 2 * count }).equals(
+        bufferOf(workspace, { at: source.at, byteLength: 2 * count }),
+      );
       if (!same) throw mismatch(`blocks ${checked} to ${last}`);
     }
     heldElements -= count;
@@ -175,7 +185,11 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
       const held = tail.getUint32(8, true);
       const written = 4 * tail.getUint32(12, true);
       if (done !== elements || 8 * written + held !== totalBits) {
-        throw new NumericError("numeric.no-data", `unit ${name}: the weights changed while they were read; leave the source alone and start again`, { unit: name });
+        throw new NumericError(
+          "numeric.no-data",
+          `unit ${name}: the weights changed while they were read; leave the source alone and start again`,
+          { unit: name },
+        );
       }
       const end = table.find(({ symbol }) => symbol === END)!;
       const last = finishStream(tail.getBigUint64(0, true), held, end);

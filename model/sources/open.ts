@@ -8,6 +8,7 @@ import type { SiteActivations } from "../../core/scheme.ts";
 import type { LazyTensor } from "../../core/tensor.ts";
 import { openCheckpoint } from "../../formats/checkpoint.ts";
 import { findLayout } from "../../formats/layouts/index.ts";
+import { decodeDfloat11 } from "../../kernels/df11/read-range.ts";
 import { ConfigReader } from "../architectures/config.ts";
 import { findArchitecture } from "../architectures/index.ts";
 import { TensorTable } from "../architectures/tensors.ts";
@@ -40,9 +41,9 @@ export async function openModel(path: string): Promise<Model> {
     );
   }
   const layout = findLayout(config);
-  const { tensors, activations } =
-    layout === undefined ? { tensors: checkpoint.tensors, activations: undefined } : await layout.read(checkpoint);
-  return buildModel({ config, tensors, directory, ...(activations === undefined ? {} : { activations }) });
+  const reading = await layout?.read(checkpoint, { decodeDfloat11 });
+  const { tensors, activations } = reading ?? { tensors: checkpoint.tensors, activations: undefined };
+  return buildModel({ config: reading?.config ?? config, tensors, directory, ...(activations === undefined ? {} : { activations }) });
 }
 
 /** The model of a parsed config.json and its tensors. @throws as `openModel`. */
@@ -52,7 +53,8 @@ export function buildModel(source: ModelSource): Model {
   const tensors = architecture.adapt?.(source.tensors) ?? source.tensors;
   const { family } = architecture;
   const maxPositions = architecture.maxPositions(config);
-  const parts = architecture.build({ family, className, config, tensors: new TensorTable(tensors) });
+  const table = new TensorTable(tensors);
+  const parts = architecture.build({ family, className, config, tensors: table });
   const { blocks, inputs, outputs, output, vocabularySize, hiddenSize, tiedHead } = parts;
   return {
     facts: { family, className, vocabularySize, maxPositions, hiddenSize, dtype: mainDType(tensors), tiedHead, output },
@@ -61,7 +63,7 @@ export function buildModel(source: ModelSource): Model {
     blocks,
     inputs,
     outputs,
-    tensors,
+    tensors: table.shaped(),
     activations: source.activations ?? new Map(),
   };
 }

@@ -7,6 +7,7 @@ import type { LazyTensor } from "../../core/tensor.ts";
 import type { DType } from "../../core/dtype.ts";
 import { openCheckpoint } from "../../formats/checkpoint.ts";
 import { findLayout } from "../../formats/layouts/index.ts";
+import { decodeDfloat11 } from "../../kernels/df11/read-range.ts";
 import { detachCheckpoint } from "./detached.ts";
 
 /** A matrix that a data-free method may quantize. */
@@ -52,8 +53,10 @@ const CONV1D = /(?:^|\.)(?:c_attn|c_proj|c_fc|q_attn)$/;
 export async function openTensorSource(path: string): Promise<TensorSource> {
   const checkpoint = await detachCheckpoint(await openCheckpoint(path));
   const layout = findLayout(checkpoint.config);
-  const tensors = layout === undefined ? checkpoint.tensors : (await layout.read(checkpoint)).tensors;
-  const { directory, files, config, metadata } = checkpoint;
+  const reading = await layout?.read(checkpoint, { decodeDfloat11 });
+  const tensors = reading?.tensors ?? checkpoint.tensors;
+  const { directory, files, metadata } = checkpoint;
+  const config = reading?.config ?? checkpoint.config;
   const sites = [...tensors.values()].map(siteOf).filter((site) => site !== undefined);
   return { path, directory, files, ...(config === undefined ? {} : { config }), metadata, tensors, sites };
 }

@@ -20,7 +20,8 @@ export async function readCast(
   out: Uint8Array,
   read: (offset: number, bytes: Uint8Array) => Promise<void>,
 ): Promise<void> {
-  if (!CASTABLE.has(from)) throw new UnsupportedError("unsupported.dtype", `${from} is not rounded to bf16; F32 and F16 are`, { dtype: from });
+  if (!CASTABLE.has(from))
+    throw new UnsupportedError("unsupported.dtype", `${from} is not rounded to bf16; F32 and F16 are`, { dtype: from });
   const width = DTYPES[from].bits / 8;
   const count = out.length / 2;
   const words = new Uint32Array(count);

@@ -28,7 +28,8 @@ export const df11Codec: UnitCodec = {
 /** Runs of at most STRIP elements, tensor by tensor. */
 function* strips({ tensors }: SourceUnit): Generator<{ readonly index: number; readonly offset: number; readonly elements: number }> {
   for (const [index, { byteLength }] of tensors.entries()) {
-    for (let offset = 0; offset < byteLength; offset += 2 * STRIP) yield { index, offset, elements: Math.min(STRIP, (byteLength - offset) / 2) };
+    for (let offset = 0; offset < byteLength; offset += 2 * STRIP)
+      yield { index, offset, elements: Math.min(STRIP, (byteLength - offset) / 2) };
   }
 }
 
@@ -127,10 +128,17 @@ function splitBytes(tensors: readonly TensorSpec[]): Uint8Array {
   return new Uint8Array(out.buffer);
 }
 
-async function decode(name: string, stored: StoredUnit, members: readonly TensorSpec[], context: JobContext, emit: DecodedSink): Promise<void> {
+async function decode(
+  name: string,
+  stored: StoredUnit,
+  members: readonly TensorSpec[],
+  context: JobContext,
+  emit: DecodedSink,
+): Promise<void> {
   const part = (suffix: string): NonNullable<ReturnType<StoredUnit["get"]>> => {
     const tensor = stored.get(`${name}.${suffix}`);
-    if (tensor === undefined) throw new FormatError("format.missing", `DFloat11 unit ${name} has no ${suffix}`, { unit: name, missing: suffix });
+    if (tensor === undefined)
+      throw new FormatError("format.missing", `DFloat11 unit ${name} has no ${suffix}`, { unit: name, missing: suffix });
     return tensor;
   };
   const lengths = new Map(SUFFIXES.map((suffix) => [suffix, part(suffix).byteLength]));
@@ -140,10 +148,15 @@ async function decode(name: string, stored: StoredUnit, members: readonly Tensor
     return out;
   });
   const ranges = memberRanges(index);
-  const agrees = ranges.length === members.length && members.every(({ shape }, i) => elementCount(shape) === ranges[i]!.to - ranges[i]!.from);
+  const agrees =
+    ranges.length === members.length && members.every(({ shape }, i) => elementCount(shape) === ranges[i]!.to - ranges[i]!.from);
   if (!agrees) {
     const wanted = members.map(({ shape }) => elementCount(shape)).join(", ");
-    throw new FormatError("format.field", `DFloat11 unit ${name}: its tensors have ${ranges.map(({ from, to }) => to - from).join(", ")} elements, the manifest says ${wanted}`, { unit: name });
+    throw new FormatError(
+      "format.field",
+      `DFloat11 unit ${name}: its tensors have ${ranges.map(({ from, to }) => to - from).join(", ")} elements, the manifest says ${wanted}`,
+      { unit: name },
+    );
   }
   const { workspace } = context;
   const mark = workspace.mark();

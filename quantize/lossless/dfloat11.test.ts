@@ -24,7 +24,11 @@ afterAll(async () => {
 
 const fresh = (): string => join(work, `out-${counter++}`);
 
-async function run(source: string, recipe: Partial<Recipe> = {}, options: Partial<QuantizeOptions> = {}): Promise<{ out: string; report: Awaited<ReturnType<typeof quantize>> }> {
+async function run(
+  source: string,
+  recipe: Partial<Recipe> = {},
+  options: Partial<QuantizeOptions> = {},
+): Promise<{ out: string; report: Awaited<ReturnType<typeof quantize>> }> {
   const out = options.out ?? fresh();
   const report = await quantize(source, { workers: 0, ...options, out, recipe: { method: ["dfloat11"], ...recipe } });
   return { out, report };
@@ -48,7 +52,8 @@ async function contents(directory: string): Promise<Map<string, Map<string, { dt
 
 const bf16 = (values: readonly number[]): Uint8Array => new Uint8Array(Uint16Array.from(values).buffer);
 /** Weights around 0.02, as patterns: many exponents, none high. */
-const weights = (count: number, seed = 1): Uint8Array => bf16(Array.from({ length: count }, (_, i) => 0x3c00 + (Math.imul(i + seed, 0x9e3779b1) >>> 22) + ((i & 1) << 15)));
+const weights = (count: number, seed = 1): Uint8Array =>
+  bf16(Array.from({ length: count }, (_, i) => 0x3c00 + (Math.imul(i + seed, 0x9e3779b1) >>> 22) + ((i & 1) << 15)));
 
 describe("the official artifacts", () => {
   test.each(["bert-slice", "llama-slice"])("%s: every tensor of every file, byte for byte", async (name) => {
@@ -63,13 +68,19 @@ describe("the official artifacts", () => {
         expect(got.bytes.equals(wanted.bytes), tensor).toBe(true);
       }
     }
-    const [config, official] = await Promise.all([out, join(FIXTURES, name, "artifact")].map(async (place) => JSON.parse(await readFile(join(place, "config.json"), "utf8")) as Record<string, unknown>));
+    const [config, official] = await Promise.all(
+      [out, join(FIXTURES, name, "artifact")].map(
+        async (place) => JSON.parse(await readFile(join(place, "config.json"), "utf8")) as Record<string, unknown>,
+      ),
+    );
     expect(config).toEqual(official);
     expect(report.verified).toMatchObject({ ok: true, problems: [] });
   });
 
   test("edges: seventeen synthetic units in one file, with the one missing position put right", async () => {
-    const config = JSON.parse(await readFile(join(FIXTURES, "edges/artifact/config.json"), "utf8")) as { dfloat11_config: { pattern_dict: Record<string, string[]> } };
+    const config = JSON.parse(await readFile(join(FIXTURES, "edges/artifact/config.json"), "utf8")) as {
+      dfloat11_config: { pattern_dict: Record<string, string[]> };
+    };
     const patterns = Object.entries(config.dfloat11_config.pattern_dict).map(([pattern, attributes]) => ({ pattern, attributes }));
     const { out } = await run(join(FIXTURES, "edges/source.safetensors"), { patterns });
     const found = (await contents(out)).get("model.safetensors")!;
@@ -115,7 +126,9 @@ describe("sources", () => {
     const source = join(work, "wide");
     await mkdir(source);
     const values = Float32Array.from({ length: 4096 }, (_, i) => Math.fround(Math.sin(i) * 0.05));
-    const file = encodeSafetensors(new Map([["model.layers.0.mlp.up_proj.weight", { dtype: "F32" as const, shape: [64, 64], bytes: new Uint8Array(values.buffer) }]]));
+    const file = encodeSafetensors(
+      new Map([["model.layers.0.mlp.up_proj.weight", { dtype: "F32" as const, shape: [64, 64], bytes: new Uint8Array(values.buffer) }]]),
+    );
     await writeFile(join(source, "model.safetensors"), file);
     await expect(run(source)).rejects.toThrow(UnsupportedError);
     await expect(run(source)).rejects.toThrow(/--cast bf16/);
@@ -132,7 +145,10 @@ describe("sources", () => {
       ["model.layers.0.mlp.up_proj.weight", { dtype: "BF16" as const, shape: [64, 32], bytes: weights(2048, 7) }],
     ]);
     await writeFile(join(source, "model.safetensors"), encodeSafetensors(tensors));
-    await writeFile(join(source, "config.json"), JSON.stringify({ architectures: ["XForCausalLM"], model_type: "x", tie_word_embeddings: true }));
+    await writeFile(
+      join(source, "config.json"),
+      JSON.stringify({ architectures: ["XForCausalLM"], model_type: "x", tie_word_embeddings: true }),
+    );
     const plain = await run(source);
     expect([...(await contents(plain.out)).keys()]).toEqual(["model.safetensors", "model_layers_0.safetensors"]);
     expect(plain.report.warnings.find((note) => note.startsWith("tied head"))).toContain("stays uncompressed");
@@ -156,7 +172,11 @@ describe("sources", () => {
     await writeFile(join(source, "transformer/diffusion_pytorch_model.safetensors"), encodeSafetensors(tensors));
     const { out } = await run(source);
     expect((await readdir(out)).toSorted()).toEqual(["bitwright.json", "model_index.json", "scheduler", "transformer"]);
-    expect((await readdir(join(out, "transformer"))).toSorted()).toEqual(["config.json", "diffusion_pytorch_model.safetensors", "transformer_blocks_0.safetensors"]);
+    expect((await readdir(join(out, "transformer"))).toSorted()).toEqual([
+      "config.json",
+      "diffusion_pytorch_model.safetensors",
+      "transformer_blocks_0.safetensors",
+    ]);
     expect((await verifyArtifact(out, { source })).ok).toBe(true);
     const config = JSON.parse(await readFile(join(out, "transformer/config.json"), "utf8")) as Record<string, unknown>;
     expect(config).toMatchObject({ _class_name: "T", dfloat11_config: { pattern_dict: { "transformer_blocks\\.\\d+": ["attn.to_q"] } } });
@@ -178,8 +198,17 @@ describe("options", () => {
   });
 
   test("a plan reads the units and writes nothing", async () => {
-    const plan = await planQuantization(join(FIXTURES, "llama-slice/source"), { recipe: { method: ["dfloat11"] }, out: fresh(), workers: 0 });
-    expect(plan.lossless!.units.map(({ name }) => name).toSorted()).toEqual(["lm_head", "model.embed_tokens", "model.layers.0", "model.layers.1"]);
+    const plan = await planQuantization(join(FIXTURES, "llama-slice/source"), {
+      recipe: { method: ["dfloat11"] },
+      out: fresh(),
+      workers: 0,
+    });
+    expect(plan.lossless!.units.map(({ name }) => name).toSorted()).toEqual([
+      "lm_head",
+      "model.embed_tokens",
+      "model.layers.0",
+      "model.layers.1",
+    ]);
     for (const { bitsPerWeight } of plan.lossless!.units) expect(bitsPerWeight).toBeGreaterThan(10.5);
   });
 });

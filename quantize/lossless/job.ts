@@ -97,7 +97,10 @@ function sourceUnit({ name, tensors }: UnitRef, files: Files): SourceUnit {
 function readable(range: FileRange, files: Files): ReadableTensor {
   const { name, dtype, shape, byteLength, castFrom } = range;
   return {
-    ...{ name, dtype, shape, byteLength },
+    name,
+    dtype,
+    shape,
+    byteLength,
     readInto: (offset, out) =>
       castFrom === undefined
         ? files.read(range.path, range.offset + offset, out, name)
@@ -124,7 +127,11 @@ class Hashes {
   }
 }
 
-async function encodeUnit(task: Extract<LosslessTask, { kind: "encode" }>, files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
+async function encodeUnit(
+  task: Extract<LosslessTask, { kind: "encode" }>,
+  files: Files,
+  context: JobContext,
+): Promise<Readonly<Record<string, string>>> {
   const hashes = new Hashes(task.unit.tensors.map(({ name }) => name));
   const sink = {
     write: (tensor: string, offset: number, bytes: Uint8Array): Promise<void> => {
@@ -132,7 +139,9 @@ async function encodeUnit(task: Extract<LosslessTask, { kind: "encode" }>, files
       return files.write(place.path, place.offset + offset, bytes);
     },
   };
-  await codecOf(task.codec).encode(sourceUnit(task.unit, files), task.survey, sink, context, (tensor, _offset, bytes) => hashes.add(tensor, bytes));
+  await codecOf(task.codec).encode(sourceUnit(task.unit, files), task.survey, sink, context, (tensor, _offset, bytes) =>
+    hashes.add(tensor, bytes),
+  );
   return hashes.finish();
 }
 
@@ -155,7 +164,11 @@ async function copyTensors(copies: readonly CopyRef[], files: Files, context: Jo
   return found;
 }
 
-async function decodeUnit(task: Extract<LosslessTask, { kind: "decode" }>, files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
+async function decodeUnit(
+  task: Extract<LosslessTask, { kind: "decode" }>,
+  files: Files,
+  context: JobContext,
+): Promise<Readonly<Record<string, string>>> {
   const { codec, name, stored, members } = task;
   const hashes = new Hashes(members.map(({ spec }) => spec.name));
   const tensors = new Map(stored.map((range) => [range.name, readable(range, files)]));
@@ -171,7 +184,11 @@ async function decodeUnit(task: Extract<LosslessTask, { kind: "decode" }>, files
 }
 
 function changed(unit: string, tensor: string): FormatError {
-  return new FormatError("format.checksum", `unit ${unit}: the decoded bytes of ${tensor} are not those that were stored (sha256); the file is damaged`, { unit, tensor });
+  return new FormatError(
+    "format.checksum",
+    `unit ${unit}: the decoded bytes of ${tensor} are not those that were stored (sha256); the file is damaged`,
+    { unit, tensor },
+  );
 }
 
 /** Open files of one task. */
@@ -191,7 +208,8 @@ class Files {
     const handle = await this.#handle(path, "r");
     for (let done = 0; done < out.length;) {
       const { bytesRead } = await handle.read(out, done, out.length - done, offset + done);
-      if (bytesRead === 0) throw new FormatError("format.truncated", `${path} ends at byte ${offset + done}, inside tensor ${tensor}`, { tensor });
+      if (bytesRead === 0)
+        throw new FormatError("format.truncated", `${path} ends at byte ${offset + done}, inside tensor ${tensor}`, { tensor });
       done += bytesRead;
     }
   }

@@ -36,7 +36,12 @@ export interface ComponentLayout {
  * @param plain - tensors stored as they are, in file order.
  * @param isFile - one file for everything.
  */
-export function layoutComponent({ prefix, restFile }: Component, units: readonly HeldUnit[], plain: readonly FileRange[], isFile: boolean): ComponentLayout {
+export function layoutComponent(
+  { prefix, restFile }: Component,
+  units: readonly HeldUnit[],
+  plain: readonly FileRange[],
+  isFile: boolean,
+): ComponentLayout {
   const files: OutputFile[] = [];
   if (isFile) {
     const specs = [...units.flatMap(({ stored }) => stored), ...plain];

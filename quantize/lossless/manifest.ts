@@ -66,7 +66,8 @@ export function unpack(text: string, name: string): Uint8Array {
 export function losslessPart(manifest: Manifest): LosslessRecord | undefined {
   const record = (manifest as Partial<LosslessManifest>).lossless as unknown;
   if (record === undefined) return undefined;
-  const fail = (what: string): FormatError => new FormatError("format.field", `${MANIFEST_FILE}: lossless.${what} is not what this tool writes`, { field: what });
+  const fail = (what: string): FormatError =>
+    new FormatError("format.field", `${MANIFEST_FILE}: lossless.${what} is not what this tool writes`, { field: what });
   if (!isObject(record) || record["version"] !== 1) throw fail("version");
   const { components, shards, originals } = record;
   if (!Array.isArray(components) || !isObject(shards) || !isObject(originals)) throw fail("components, shards or originals");
@@ -80,9 +81,11 @@ function checkComponent(component: unknown, fail: (what: string) => FormatError)
   if (!isObject(component)) throw fail("components");
   const { prefix, codec, units, tensors, sources } = component;
   if (typeof prefix !== "string" || (prefix !== "" && (!prefix.endsWith("/") || !isSafePath(prefix.slice(0, -1))))) throw fail("prefix");
-  if (typeof codec !== "string" || !Array.isArray(units) || !isObject(tensors) || !Array.isArray(sources)) throw fail(`components ${prefix}`);
+  if (typeof codec !== "string" || !Array.isArray(units) || !isObject(tensors) || !Array.isArray(sources))
+    throw fail(`components ${prefix}`);
   for (const [name, tensor] of Object.entries(tensors)) {
-    if (!isObject(tensor) || typeof tensor["dtype"] !== "string" || !isDType(tensor["dtype"]) || typeof tensor["sha256"] !== "string") throw fail(`tensors ${name}`);
+    if (!isObject(tensor) || typeof tensor["dtype"] !== "string" || !isDType(tensor["dtype"]) || typeof tensor["sha256"] !== "string")
+      throw fail(`tensors ${name}`);
     const { shape } = tensor;
     if (!Array.isArray(shape) || !shape.every(isSize)) throw fail(`tensors ${name}`);
   }
@@ -104,14 +107,23 @@ const isSize = (value: unknown): value is number => typeof value === "number" &&
 
 /** A relative path that stays below its directory. */
 export function isSafePath(name: string): boolean {
-  return name.length <= 1024 && !name.includes("\\") && !name.includes("\0") && name.split("/").every((part) => part !== "" && part !== "." && part !== "..");
+  return (
+    name.length <= 1024 &&
+    !name.includes("\\") &&
+    !name.includes("\0") &&
+    name.split("/").every((part) => part !== "" && part !== "." && part !== "..")
+  );
 }
 
 /** @throws {FormatError} `format.missing` for an artifact that is not lossless. */
 export async function readLosslessManifest(directory: string): Promise<LosslessManifest> {
   const manifest = await readManifest(directory);
   if (losslessPart(manifest) === undefined) {
-    throw new FormatError("format.missing", `${directory} is not a lossless artifact (${manifest.format}): its weights were quantized, so the source cannot be restored`, { directory });
+    throw new FormatError(
+      "format.missing",
+      `${directory} is not a lossless artifact (${manifest.format}): its weights were quantized, so the source cannot be restored`,
+      { directory },
+    );
   }
   return manifest as LosslessManifest;
 }

@@ -2,7 +2,7 @@
  * Source and recipe → everything known before the first byte is written: units, what their codec says to them, files.
  * @module
  */
-import { extname } from "node:path";
+import { basename, extname, resolve } from "node:path";
 import { elementCount } from "../../core/dtype.ts";
 import { InputError, UnsupportedError } from "../../core/errors.ts";
 import { byteLength } from "../../core/dtype.ts";
@@ -52,12 +52,15 @@ export function createLosslessPool(workers: number): LosslessPool {
 
 /** @throws {InputError} `input.option` for options that do not go with a lossless method. */
 export function codecOf(recipe: Recipe): UnitCodec {
-  const refuse = (what: string, why: string): InputError => new InputError("input.option", `--method ${recipe.method.join("+")}: ${what} ${why}`, { option: what });
-  if (recipe.method.length > 1) throw refuse("transforms", "change weights, a lossless method does not; run it on the finished artifact instead");
+  const refuse = (what: string, why: string): InputError =>
+    new InputError("input.option", `--method ${recipe.method.join("+")}: ${what} ${why}`, { option: what });
+  if (recipe.method.length > 1)
+    throw refuse("transforms", "change weights, a lossless method does not; run it on the finished artifact instead");
   if (recipe.bits !== undefined) throw refuse("--bits", "has no meaning: every bit is kept");
   if (recipe.groupSize !== undefined) throw refuse("--group-size", "has no meaning: there are no scales");
   if (recipe.ignore !== undefined) throw refuse("--ignore", "is not used; choose units with --pattern");
-  for (const key of Object.keys(recipe.scheme ?? {})) if (key !== "tied") throw refuse(`--scheme ${key}`, "has no meaning; the key is tied");
+  for (const key of Object.keys(recipe.scheme ?? {}))
+    if (key !== "tied") throw refuse(`--scheme ${key}`, "has no meaning; the key is tied");
   const tied = recipe.scheme?.["tied"];
   if (tied !== undefined && tied !== "plain" && tied !== "compress") throw refuse(`--scheme tied=${tied}`, "must be plain or compress");
   if (recipe.cast !== undefined && recipe.cast !== "bf16") throw refuse(`--cast ${String(recipe.cast)}`, "must be bf16");
@@ -65,7 +68,10 @@ export function codecOf(recipe: Recipe): UnitCodec {
   if (name === "df11" && recipe.level !== undefined) throw refuse("--level", "belongs to --codec compact");
   const codec = CODECS.get(name);
   if (codec !== undefined) return codec;
-  throw new InputError("input.option", `--codec ${name} is not known; codecs: ${[...CODECS.keys()].join(", ")}`, { option: "codec", known: [...CODECS.keys()] });
+  throw new InputError("input.option", `--codec ${name} is not known; codecs: ${[...CODECS.keys()].join(", ")}`, {
+    option: "codec",
+    known: [...CODECS.keys()],
+  });
 }
 
 /**
@@ -79,10 +85,13 @@ export async function prepareLossless(path: string, options: Omit<QuantizeOption
   const source = await openLosslessSource(path);
   const notes = [...source.notes];
   const found = await unitsOf(source, recipe, (spec) => codec.accepts(spec), notes);
-  const flat = found.flatMap(({ units, tensors }) => units.map((unit): UnitRef => ({ name: unit.name, tensors: unit.tensors.map((name) => tensors.get(name)!) })));
+  const flat = found.flatMap(({ units, tensors }) =>
+    units.map((unit): UnitRef => ({ name: unit.name, tensors: unit.tensors.map((name) => tensors.get(name)!) })),
+  );
   const surveys = await surveyAll(flat, codec, pool, options);
   const casts = found.flatMap(({ tensors }) => [...tensors.values()].filter(({ castFrom }) => castFrom !== undefined));
-  if (casts.length > 0) notes.push(`--cast bf16 is lossy: ${casts.length} tensors are rounded to bf16; restore gives the rounded model back, not the source`);
+  if (casts.length > 0)
+    notes.push(`--cast bf16 is lossy: ${casts.length} tensors are rounded to bf16; restore gives the rounded model back, not the source`);
   let next = 0;
   const components = found.map(({ component, units, tensors }): PreparedComponent => {
     const prepared = units.map(({ pattern, attributes, elements }): PreparedUnit => {
@@ -101,7 +110,12 @@ export async function prepareLossless(path: string, options: Omit<QuantizeOption
   return { source, codec, components, plan: planOf(path, source, codec, components, options, notes) };
 }
 
-async function surveyAll(units: readonly UnitRef[], codec: UnitCodec, pool: LosslessPool, { signal, onProgress }: Omit<QuantizeOptions, "out">): Promise<readonly UnitSurvey[]> {
+async function surveyAll(
+  units: readonly UnitRef[],
+  codec: UnitCodec,
+  pool: LosslessPool,
+  { signal, onProgress }: Omit<QuantizeOptions, "out">,
+): Promise<readonly UnitSurvey[]> {
   const size = ({ tensors }: UnitRef): number => tensors.reduce((sum, { byteLength: bytes }) => sum + bytes, 0);
   const total = units.reduce((sum, unit) => sum + size(unit), 0);
   const order = units.map((_, i) => i).toSorted((a, b) => size(units[b]!) - size(units[a]!) || a - b);
@@ -123,7 +137,11 @@ function checkNames({ prefix }: Component, held: readonly { readonly stored: Hel
   const stored = new Set(held.flatMap((unit) => unit.stored.map(({ name }) => name)));
   const clash = plain.find(({ name }) => stored.has(name));
   if (clash === undefined) return;
-  throw new UnsupportedError("unsupported.format", `${prefix}${clash.name} is called like a tensor that a compressed unit needs; is the source compressed already?`, { tensor: clash.name });
+  throw new UnsupportedError(
+    "unsupported.format",
+    `${prefix}${clash.name} is called like a tensor that a compressed unit needs; is the source compressed already?`,
+    { tensor: clash.name },
+  );
 }
 
 /** Loader-visible tables, per weight of the unit. */
@@ -149,11 +167,12 @@ function planOf(
   const units = components.flatMap(({ component, units: all }) => all.map((unit) => ({ prefix: component.prefix, unit })));
   const weights = units.reduce((sum, { unit }) => sum + unit.elements, 0);
   const bits = units.reduce((sum, { unit }) => sum + unit.elements * bitsPerWeight(unit), 0);
+  const declared = components[0]?.component.config?.["model_type"];
   return {
     version: 1,
     source: {
-      path: path.split(/[/\\]/).findLast((part) => part !== "") ?? path,
-      family: String(components[0]?.component.config?.["model_type"] ?? (source.isFile ? "file" : "unknown")),
+      path: basename(resolve(path)),
+      family: typeof declared === "string" ? declared : source.isFile ? "file" : "unknown",
       parameters: tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0),
       bytes: sourceBytes,
     },

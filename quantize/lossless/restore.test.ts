@@ -29,7 +29,12 @@ const compress = async (source: string): Promise<string> => {
 async function tree(directory: string): Promise<Map<string, Buffer>> {
   const names = (await readdir(directory, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile());
   return new Map(
-    await Promise.all(names.map(async ({ parentPath, name }) => [join(parentPath, name).slice(directory.length + 1), await readFile(join(parentPath, name))] as const)),
+    await Promise.all(
+      names.map(
+        async ({ parentPath, name }) =>
+          [join(parentPath, name).slice(directory.length + 1), await readFile(join(parentPath, name))] as const,
+      ),
+    ),
   );
 }
 
@@ -79,10 +84,24 @@ test("shards of a diffusers pipeline come back with their own headers, index and
   const [a, b] = ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"];
   await writeFile(join(source, "transformer", a), first);
   await writeFile(join(source, "transformer", b), second);
-  const map = { "blocks.1.q.weight": a, "blocks.0.q.weight": a, "blocks.0.norm": a, "blocks.0.k.weight": b, "blocks.1.k.weight": b, "empty.weight": b, flag: b };
-  await writeFile(join(source, "transformer/diffusion_pytorch_model.safetensors.index.json"), JSON.stringify({ metadata: {}, weight_map: map }));
+  const map = {
+    "blocks.1.q.weight": a,
+    "blocks.0.q.weight": a,
+    "blocks.0.norm": a,
+    "blocks.0.k.weight": b,
+    "blocks.1.k.weight": b,
+    "empty.weight": b,
+    flag: b,
+  };
+  await writeFile(
+    join(source, "transformer/diffusion_pytorch_model.safetensors.index.json"),
+    JSON.stringify({ metadata: {}, weight_map: map }),
+  );
   // A component with nothing to compress.
-  await writeFile(join(source, "vae/diffusion_pytorch_model.safetensors"), oddFile([["conv.weight", "F32", [1, 1, 1, 1], new Uint8Array(4)]]));
+  await writeFile(
+    join(source, "vae/diffusion_pytorch_model.safetensors"),
+    oddFile([["conv.weight", "F32", [1, 1, 1, 1], new Uint8Array(4)]]),
+  );
   const artifact = await compress(source);
   expect([...(await tree(artifact)).keys()].filter((name) => name.includes("index.json"))).toEqual(["model_index.json"]);
   const out = fresh();

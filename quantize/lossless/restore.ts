@@ -53,7 +53,10 @@ export async function restore(artifact: string, options: RestoreOptions): Promis
   const { out } = options;
   const isNew = await claimEmpty(artifact, out);
   const files = record.components.flatMap((component) => component.sources);
-  const others = [...Object.keys(manifest.files).filter((name) => !Object.hasOwn(record.originals, name) && !isWritten(name, record.components)), ...Object.keys(record.originals)];
+  const others = [
+    ...Object.keys(manifest.files).filter((name) => !Object.hasOwn(record.originals, name) && !isWritten(name, record.components)),
+    ...Object.keys(record.originals),
+  ];
   const written: string[] = [];
   const total = Object.values(record.shards).reduce((sum, size) => sum + size, 0);
   const pool = createLosslessPool(total < THREADED_BYTES ? 0 : (options.workers ?? 2));
@@ -83,7 +86,10 @@ export async function restore(artifact: string, options: RestoreOptions): Promis
       bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
       seconds: (performance.now() - started) / 1000,
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
-      notes: record.cast === undefined ? [] : ["the weights were rounded to bf16 when the artifact was made (--cast bf16): this is the rounded model, not the source"],
+      notes:
+        record.cast === undefined
+          ? []
+          : ["the weights were rounded to bf16 when the artifact was made (--cast bf16): this is the rounded model, not the source"],
     };
   } catch (error) {
     // The pool's other tasks have ended: `map` stops them before it throws.
@@ -109,7 +115,10 @@ async function claimEmpty(artifact: string, out: string): Promise<boolean> {
   const isNew = (await stat(out).catch(() => undefined)) === undefined;
   await mkdir(out, { recursive: true });
   const names = (await readdir(out)).filter((name) => !name.endsWith(PARTIAL));
-  if (names.length > 0) throw new InputError("input.output-exists", `${out} is not empty (${names.slice(0, 3).join(", ")}); choose an empty directory`, { directory: out });
+  if (names.length > 0)
+    throw new InputError("input.output-exists", `${out} is not empty (${names.slice(0, 3).join(", ")}); choose an empty directory`, {
+      directory: out,
+    });
   return isNew;
 }
 
@@ -122,7 +131,10 @@ async function prepareFiles({ sources, tensors }: ComponentRecord, out: string, 
     for (const { name: tensor, dtype, shape, location } of file.tensors.values()) {
       const known = Object.hasOwn(tensors, tensor) ? tensors[tensor] : undefined;
       if (known?.dtype !== dtype || known.shape.join() !== shape.join()) {
-        throw new FormatError("format.field", `the manifest's header of ${name} and its tensor list disagree on ${tensor}`, { tensor, file: name });
+        throw new FormatError("format.field", `the manifest's header of ${name} and its tensor list disagree on ${tensor}`, {
+          tensor,
+          file: name,
+        });
       }
       places.set(tensor, { path: join(out, name + PARTIAL), offset: location!.offset });
     }
@@ -143,9 +155,11 @@ async function prepareFiles({ sources, tensors }: ComponentRecord, out: string, 
 
 /** A file of which only the header is there. */
 function headerSource(name: string, header: Uint8Array, size: number): ByteSource {
-  if (header.length < PREFIX_BYTES || header.length > size) throw new FormatError("format.field", `the manifest's header of ${name} has ${header.length} bytes, the file ${size}`, { file: name });
+  if (header.length < PREFIX_BYTES || header.length > size)
+    throw new FormatError("format.field", `the manifest's header of ${name} has ${header.length} bytes, the file ${size}`, { file: name });
   const slice = (offset: number, length: number): Uint8Array => {
-    if (offset + length > header.length) throw new FormatError("format.truncated", `the manifest's header of ${name} ends at byte ${header.length}`, { file: name });
+    if (offset + length > header.length)
+      throw new FormatError("format.truncated", `the manifest's header of ${name} ends at byte ${header.length}`, { file: name });
     return header.slice(offset, offset + length);
   };
   return {
@@ -167,7 +181,10 @@ async function writeOther(
   written: string[],
 ): Promise<void> {
   const packed = Object.hasOwn(originals, name) ? originals[name] : undefined;
-  const content = packed === undefined ? new Uint8Array(await readFile(join(artifact, name)).catch((cause: unknown) => missing(name, cause))) : unpack(packed, name);
+  const content =
+    packed === undefined
+      ? new Uint8Array(await readFile(join(artifact, name)).catch((cause: unknown) => missing(name, cause)))
+      : unpack(packed, name);
   if (packed === undefined && hashBytes(content) !== manifest.files[name]!.sha256) {
     throw new FormatError("format.checksum", `${name} has changed since the artifact was written (sha256)`, { file: name });
   }

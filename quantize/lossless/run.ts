@@ -9,7 +9,7 @@ import { version } from "../../core/version.ts";
 import type { Model } from "../../model/model.ts";
 import { canonicalJson, hashBytes } from "../manifest.ts";
 import { claimOutput, finishOutput, realPlace } from "../output-directory.ts";
-import { checkBudgets } from "../plan.ts";
+import { checkBudgets } from "../budgets.ts";
 import type { Plan, QuantizeOptions, QuantizeReport, Recipe, SiteReport } from "../types.ts";
 import { createLosslessPool, LOSSLESS_METHODS, prepareLossless, type PreparedLossless } from "./prepare.ts";
 import { verifyLossless } from "./verify.ts";
@@ -58,7 +58,11 @@ export async function quantizeLossless(source: string | Model, options: Quantize
       const written = await writeLossless(prepared, recorded, output, options, pool);
       const verified =
         plan.source.bytes <= REREAD_BYTES
-          ? await verifyLossless(out, { ...(options.signal && { signal: options.signal }), ...(options.onProgress && { onProgress: options.onProgress }) }, pool)
+          ? await verifyLossless(
+              out,
+              { ...(options.signal && { signal: options.signal }), ...(options.onProgress && { onProgress: options.onProgress }) },
+              pool,
+            )
           : { ok: true, tensors: prepared.components.reduce((sum, { tensors }) => sum + tensors.size, 0), problems: [] };
       await finishOutput(output);
       const cpu = process.cpuUsage(cpuBefore);
@@ -96,7 +100,11 @@ function siteReports({ lossless }: Plan): readonly SiteReport[] {
 function pathOf(source: string | Model): string {
   if (typeof source === "string") return source;
   if (source.directory !== undefined) return source.directory;
-  throw new InputError("input.path", "a lossless method gives files back byte for byte, so it starts from files: pass a path, not a model object", { option: "source" });
+  throw new InputError(
+    "input.path",
+    "a lossless method gives files back byte for byte, so it starts from files: pass a path, not a model object",
+    { option: "source" },
+  );
 }
 
 /** @throws {InputError} `input.path` when one lies in the other. */

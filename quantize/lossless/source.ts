@@ -9,6 +9,7 @@ import { FormatError, InputError } from "../../core/errors.ts";
 import type { LazyTensor } from "../../core/tensor.ts";
 import { parseIndex, readConfig, MAX_INDEX_BYTES } from "../../formats/checkpoint.ts";
 import { openFileSource, readSmallFile } from "../../formats/containers/bytes.ts";
+import { isObject } from "../../formats/containers/json.ts";
 import { openSafetensors, PREFIX_BYTES } from "../../formats/containers/safetensors/read.ts";
 import { INDEX_FILE, SINGLE_FILE } from "../../formats/shards.ts";
 
@@ -62,7 +63,13 @@ export async function openLosslessSource(path: string): Promise<LosslessSource> 
   });
   if (!facts.isDirectory()) {
     const file = await readSourceFile(path, basename(path));
-    return { root: dirname(path), isFile: true, components: [{ prefix: "", files: [file], restFile: basename(path) }], others: [], notes: [] };
+    return {
+      root: dirname(path),
+      isFile: true,
+      components: [{ prefix: "", files: [file], restFile: basename(path) }],
+      others: [],
+      notes: [],
+    };
   }
   const notes: string[] = [];
   const components: Component[] = [];
@@ -76,7 +83,9 @@ export async function openLosslessSource(path: string): Promise<LosslessSource> 
     }
   }
   if (components.length === 0) {
-    throw new FormatError("format.missing", `${path} has no .safetensors files, and no sub-folder has; pickled weights are not read`, { path });
+    throw new FormatError("format.missing", `${path} has no .safetensors files, and no sub-folder has; pickled weights are not read`, {
+      path,
+    });
   }
   const weights = new Set(components.flatMap(({ files }) => files.map(({ name }) => name)));
   const others = (await listOthers(path, "", 0, notes)).filter((name) => !weights.has(name));
@@ -90,19 +99,30 @@ async function openComponent(root: string, prefix: string, notes: string[]): Pro
   if (all.length === 0 && !names.has(INDEX_FILE) && !names.has(DIFFUSERS_INDEX)) return undefined;
   const chosen = await chooseFiles(directory, names, all);
   const left = all.filter((name) => !chosen.includes(name));
-  if (left.length > 0) notes.push(`${prefix}${left.slice(0, 3).join(", ")}${left.length > 3 ? ", …" : ""}: not part of the model that loads, left out`);
+  if (left.length > 0)
+    notes.push(`${prefix}${left.slice(0, 3).join(", ")}${left.length > 3 ? ", …" : ""}: not part of the model that loads, left out`);
   const files: SourceFile[] = [];
   const home = new Map<string, string>();
   for (const name of chosen) {
     const file = await readSourceFile(join(directory, name), prefix + name);
     for (const tensor of file.tensors) {
       const other = home.get(tensor.name);
-      if (other !== undefined) throw new FormatError("format.duplicate", `${directory}: tensor ${tensor.name} is in both ${other} and ${name}`, { tensor: tensor.name });
+      if (other !== undefined)
+        throw new FormatError("format.duplicate", `${directory}: tensor ${tensor.name} is in both ${other} and ${name}`, {
+          tensor: tensor.name,
+        });
       home.set(tensor.name, name);
     }
     files.push(file);
   }
   const config = await readConfig(directory);
+  if (config !== undefined && isObject(config["dfloat11_config"])) {
+    throw new InputError(
+      "input.path",
+      `${directory} is a DFloat11 artifact already; restore it first, or give the model it was made from`,
+      { path: directory },
+    );
+  }
   const isDiffusers = chosen[0]!.startsWith("diffusion_pytorch_model");
   return { prefix, files, restFile: isDiffusers ? DIFFUSERS_FILE : SINGLE_FILE, ...(config && { config }) };
 }
@@ -118,7 +138,11 @@ async function chooseFiles(directory: string, names: ReadonlySet<string>, all: r
     const shards = [...new Set(parseIndex(await readSmallFile(join(directory, index), MAX_INDEX_BYTES), index).values())].toSorted();
     const missing = shards.filter((shard) => !names.has(shard));
     if (missing.length > 0) {
-      throw new FormatError("format.missing", `${directory}: ${missing.length} of ${shards.length} shards named by ${index} are missing, first ${missing[0]}`, { missing });
+      throw new FormatError(
+        "format.missing",
+        `${directory}: ${missing.length} of ${shards.length} shards named by ${index} are missing, first ${missing[0]}`,
+        { missing },
+      );
     }
     return shards;
   }
@@ -146,7 +170,8 @@ async function listOthers(root: string, prefix: string, depth: number, notes: st
     if (facts?.isDirectory() === true && depth < MAX_DEPTH) found.push(...(await listOthers(root, `${prefix}${name}/`, depth + 1, notes)));
     if (facts?.isFile() !== true || name.endsWith(".partial")) continue;
     if (FOREIGN_WEIGHTS.test(name)) continue;
-    if (facts.size > MAX_OTHER_BYTES) notes.push(`${prefix}${name} (${facts.size} bytes) is left behind: larger than ${MAX_OTHER_BYTES} bytes`);
+    if (facts.size > MAX_OTHER_BYTES)
+      notes.push(`${prefix}${name} (${facts.size} bytes) is left behind: larger than ${MAX_OTHER_BYTES} bytes`);
     else found.push(prefix + name);
   }
   return found;

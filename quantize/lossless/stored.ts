@@ -13,7 +13,11 @@ import type { ComponentRecord, LosslessRecord } from "./manifest.ts";
 export type StoredComponent = ReadonlyMap<string, FileRange>;
 
 /** @throws {FormatError} `format.missing` / `format.duplicate`, and what the reader throws for damaged headers. */
-export async function openStored(directory: string, { prefix }: ComponentRecord, { shards, components }: LosslessRecord): Promise<StoredComponent> {
+export async function openStored(
+  directory: string,
+  { prefix }: ComponentRecord,
+  { shards, components }: LosslessRecord,
+): Promise<StoredComponent> {
   const longer = components.map((component) => component.prefix).filter((other) => other !== prefix && other.startsWith(prefix));
   const stored = new Map<string, FileRange>();
   for (const name of Object.keys(shards)) {
@@ -22,7 +26,8 @@ export async function openStored(directory: string, { prefix }: ComponentRecord,
     const source = await openFileSource(path);
     try {
       for (const { name: tensor, dtype, shape, byteLength, location } of (await openSafetensors(source)).tensors.values()) {
-        if (stored.has(tensor)) throw new FormatError("format.duplicate", `${directory}: tensor ${tensor} is in two files, one is ${name}`, { tensor });
+        if (stored.has(tensor))
+          throw new FormatError("format.duplicate", `${directory}: tensor ${tensor} is in two files, one is ${name}`, { tensor });
         stored.set(tensor, { name: tensor, dtype, shape, byteLength, ...location! });
       }
     } finally {
@@ -47,7 +52,11 @@ const COPY_GROUP_BYTES = 2 ** 26;
  * @param to - where a tensor's decoded bytes go; nowhere, they are only checked.
  * @throws {FormatError} `format.missing` naming a tensor that is not stored; `format.field` for one of another dtype or shape.
  */
-export function decodeWork(component: ComponentRecord, stored: StoredComponent, to: (tensor: string) => Place | undefined): readonly DecodeWork[] {
+export function decodeWork(
+  component: ComponentRecord,
+  stored: StoredComponent,
+  to: (tensor: string) => Place | undefined,
+): readonly DecodeWork[] {
   const { units, tensors, codec } = component;
   const inside = new Set(units.flatMap((unit) => unit.tensors));
   const member = (name: string): Extract<LosslessTask, { kind: "decode" }>["members"][number] => {
@@ -58,7 +67,12 @@ export function decodeWork(component: ComponentRecord, stored: StoredComponent, 
   const work = units.map((unit): DecodeWork => {
     const parts = [...stored.values()].filter(({ name }) => name.startsWith(`${unit.name}.`) && !Object.hasOwn(tensors, name));
     const bytes = parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
-    return { task: { kind: "decode", codec, name: unit.name, stored: parts, members: unit.tensors.map(member) }, bytes, name: unit.name, tensors: unit.tensors };
+    return {
+      task: { kind: "decode", codec, name: unit.name, stored: parts, members: unit.tensors.map(member) },
+      bytes,
+      name: unit.name,
+      tensors: unit.tensors,
+    };
   });
   let copies: { readonly from: FileRange; readonly to?: Place; readonly sha256: string }[] = [];
   let bytes = 0;
@@ -70,9 +84,14 @@ export function decodeWork(component: ComponentRecord, stored: StoredComponent, 
   for (const [name, { dtype, shape, sha256 }] of Object.entries(tensors)) {
     if (inside.has(name)) continue;
     const from = stored.get(name);
-    if (from === undefined) throw new FormatError("format.missing", `tensor ${component.prefix}${name} is not in the artifact`, { tensor: name });
+    if (from === undefined)
+      throw new FormatError("format.missing", `tensor ${component.prefix}${name} is not in the artifact`, { tensor: name });
     if (from.dtype !== dtype || from.shape.join() !== shape.join()) {
-      throw new FormatError("format.field", `tensor ${component.prefix}${name} is ${from.dtype} [${from.shape.join(", ")}], the manifest says ${dtype} [${shape.join(", ")}]`, { tensor: name });
+      throw new FormatError(
+        "format.field",
+        `tensor ${component.prefix}${name} is ${from.dtype} [${from.shape.join(", ")}], the manifest says ${dtype} [${shape.join(", ")}]`,
+        { tensor: name },
+      );
     }
     const place = to(name);
     copies.push({ from, sha256, ...(place && { to: place }) });

@@ -30,10 +30,17 @@ const HEAD_TENSOR = /(?:^|\.)(?:lm_head|embed_out|decoder|output)\.weight$/;
  * @throws {InputError} `input.option` for patterns that match nothing or overlap; {UnsupportedError} `unsupported.dtype` for a model
  *   that has nothing to compress, naming the way out.
  */
-export async function unitsOf(source: LosslessSource, recipe: Recipe, accepts: (spec: TensorSpec) => boolean, notes: string[]): Promise<readonly ComponentUnits[]> {
+export async function unitsOf(
+  source: LosslessSource,
+  recipe: Recipe,
+  accepts: (spec: TensorSpec) => boolean,
+  notes: string[],
+): Promise<readonly ComponentUnits[]> {
   const patterns = recipe.patterns ?? [];
   const listed: ComponentUnits[] = [];
-  const unmatched = new Map<string, InputError>(patterns.map(({ pattern }) => [pattern, new InputError("input.option", `--pattern "${pattern}" matches nothing`)]));
+  const unmatched = new Map<string, InputError>(
+    patterns.map(({ pattern }) => [pattern, new InputError("input.option", `--pattern "${pattern}" matches nothing`)]),
+  );
   for (const component of source.components) {
     const tensors = rangesOf(component, recipe);
     const facts = source.isFile ? undefined : await graphFacts(join(source.root, component.prefix));
@@ -55,7 +62,12 @@ function rangesOf({ files }: Component, { cast }: Recipe): ReadonlyMap<string, F
     for (const { name, dtype, shape, byteLength: bytes, location } of tensors) {
       const place = { name, shape, path: location!.path, offset: location!.offset };
       const isCast = cast === "bf16" && CASTABLE.has(dtype);
-      ranges.set(name, isCast ? { ...place, dtype: "BF16", byteLength: byteLength("BF16", shape), castFrom: dtype } : { ...place, dtype, byteLength: bytes });
+      ranges.set(
+        name,
+        isCast
+          ? { ...place, dtype: "BF16", byteLength: byteLength("BF16", shape), castFrom: dtype }
+          : { ...place, dtype, byteLength: bytes },
+      );
     }
   }
   return ranges;
@@ -65,7 +77,10 @@ function rangesOf({ files }: Component, { cast }: Recipe): ReadonlyMap<string, F
 async function graphFacts(directory: string): Promise<{ readonly order: readonly string[]; readonly tied: boolean } | undefined> {
   try {
     const model = await openModel(directory);
-    return { order: model.blocks.flatMap(({ sites }) => sites.map(({ weight, name }) => (model.tensors.has(weight) ? weight : `${name}.weight`))), tied: model.facts.tiedHead };
+    return {
+      order: model.blocks.flatMap(({ sites }) => sites.map(({ weight, name }) => (model.tensors.has(weight) ? weight : `${name}.weight`))),
+      tied: model.facts.tiedHead,
+    };
   } catch (error) {
     // Bytes can be compressed whatever the architecture; the graph only orders them.
     if (error instanceof QuantError) return undefined;
@@ -82,7 +97,11 @@ function inOrder(tensors: readonly FileRange[], order: readonly string[]): reado
 }
 
 /** Each pattern alone, since in a directory of several models it need not match in all of them. */
-function matchPatterns(tensors: readonly FileRange[], patterns: readonly UnitPattern[], unmatched: Map<string, InputError>): readonly UnitPlan[] {
+function matchPatterns(
+  tensors: readonly FileRange[],
+  patterns: readonly UnitPattern[],
+  unmatched: Map<string, InputError>,
+): readonly UnitPlan[] {
   return patterns.flatMap((pattern) => {
     try {
       const units = findUnits(tensors, [pattern]);
@@ -117,10 +136,14 @@ function keepTied(
   const name = `${prefix}${embedding.name}`;
   const isNamed = (recipe.patterns ?? []).length > 0;
   if (asked === "compress" || (isNamed && asked === undefined)) {
-    notes.push(`tied head: ${name} is compressed, stored once. The official loader cannot tie the head to it; this tool's reader can. --scheme tied=plain makes it loadable there`);
+    notes.push(
+      `tied head: ${name} is compressed, stored once. The official loader cannot tie the head to it; this tool's reader can. --scheme tied=plain makes it loadable there`,
+    );
     return units;
   }
-  notes.push(`tied head: ${name} is the head as well and stays uncompressed, since the official loader cannot tie to a compressed embedding; --scheme tied=compress stores it compressed for this tool's reader`);
+  notes.push(
+    `tied head: ${name} is the head as well and stays uncompressed, since the official loader cannot tie to a compressed embedding; --scheme tied=compress stores it compressed for this tool's reader`,
+  );
   return units.filter((unit) => unit !== embedding);
 }
 
@@ -131,7 +154,11 @@ function checkUnits(units: readonly UnitPlan[]): void {
   for (const { name, pattern, tensors, attributes: own } of units) {
     for (const tensor of tensors) {
       const other = owner.get(tensor);
-      if (other !== undefined) throw new InputError("input.option", `--pattern: ${tensor} would be in two units, ${other} and ${name}`, { tensor, units: [other, name] });
+      if (other !== undefined)
+        throw new InputError("input.option", `--pattern: ${tensor} would be in two units, ${other} and ${name}`, {
+          tensor,
+          units: [other, name],
+        });
       owner.set(tensor, name);
     }
     const known = attributes.get(pattern) ?? own.join();
@@ -158,7 +185,11 @@ function nothingToCompress(listed: readonly ComponentUnits[]): UnsupportedError 
       { dtype, tensor: wide[0]!.name },
     );
   }
-  return new UnsupportedError("unsupported.dtype", `there is no 2-D bf16 weight to compress among ${all.length} tensors; --pattern names modules by hand`, { tensors: all.length });
+  return new UnsupportedError(
+    "unsupported.dtype",
+    `there is no 2-D bf16 weight to compress among ${all.length} tensors; --pattern names modules by hand`,
+    { tensors: all.length },
+  );
 }
 
 /** Says what is only copied, so that nobody wonders about the size. */
@@ -172,5 +203,6 @@ function noteCopied(listed: readonly ComponentUnits[], notes: string[]): void {
       bytes.set(dtype, { count: entry.count + 1, bytes: entry.bytes + size });
     }
   }
-  for (const [dtype, entry] of bytes) notes.push(`${entry.count} ${dtype} tensors outside units (${entry.bytes} bytes) are copied as they are`);
+  for (const [dtype, entry] of bytes)
+    notes.push(`${entry.count} ${dtype} tensors outside units (${entry.bytes} bytes) are copied as they are`);
 }

@@ -64,7 +64,10 @@ export async function verifyLossless(directory: string, options: VerifyOptions =
 
 async function checkFiles(directory: string, manifest: LosslessManifest): Promise<Problem[]> {
   const problems: Problem[] = [];
-  const expected = new Map([...Object.entries(manifest.files).map(([name, { bytes }]) => [name, bytes] as const), ...Object.entries(manifest.lossless.shards)]);
+  const expected = new Map([
+    ...Object.entries(manifest.files).map(([name, { bytes }]) => [name, bytes] as const),
+    ...Object.entries(manifest.lossless.shards),
+  ]);
   for (const [name, bytes] of expected) {
     const facts = await stat(join(directory, name)).catch(() => undefined);
     if (facts?.isFile() !== true) problems.push({ tensor: name, problem: "file is missing" });
@@ -75,7 +78,8 @@ async function checkFiles(directory: string, manifest: LosslessManifest): Promis
   }
   for (const { prefix } of manifest.lossless.components) {
     for (const name of await readdir(join(directory, prefix)).catch(() => [])) {
-      if (name.endsWith(".safetensors") && !expected.has(prefix + name)) problems.push({ tensor: prefix + name, problem: "a weight file that is not in the manifest; loaders would read it" });
+      if (name.endsWith(".safetensors") && !expected.has(prefix + name))
+        problems.push({ tensor: prefix + name, problem: "a weight file that is not in the manifest; loaders would read it" });
     }
   }
   return problems;
@@ -90,16 +94,23 @@ async function compareSource(components: readonly ComponentRecord[], { source, s
     for (const [name, tensor] of there) {
       throwIfAborted(signal);
       if (!Object.hasOwn(tensors, name)) problems.push({ tensor: prefix + name, problem: "of the source is not in the artifact" });
-      else if ((await hashOf(tensor)) !== tensors[name]!.sha256) problems.push({ tensor: prefix + name, problem: "differs from the source" });
+      else if ((await hashOf(tensor)) !== tensors[name]!.sha256)
+        problems.push({ tensor: prefix + name, problem: "differs from the source" });
     }
-    for (const name of Object.keys(tensors)) if (!there.has(name)) problems.push({ tensor: prefix + name, problem: "is not in the source" });
+    for (const name of Object.keys(tensors))
+      if (!there.has(name)) problems.push({ tensor: prefix + name, problem: "is not in the source" });
   }
   return problems;
 }
 
 async function sourceTensors(path: string): Promise<ReadonlyMap<string, ReadonlyMap<string, LazyTensor>>> {
   const { components } = await openLosslessSource(path);
-  return new Map(components.map(({ prefix, files }) => [prefix, new Map(files.flatMap(({ tensors }) => tensors.map((tensor) => [tensor.name, tensor] as const)))]));
+  return new Map(
+    components.map(({ prefix, files }) => [
+      prefix,
+      new Map(files.flatMap(({ tensors }) => tensors.map((tensor) => [tensor.name, tensor] as const))),
+    ]),
+  );
 }
 
 async function hashOf(tensor: LazyTensor): Promise<string> {

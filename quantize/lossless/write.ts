@@ -57,13 +57,25 @@ export async function writeLossless(
   return { files, bytes: sizes.reduce((sum, size) => sum + size, 0) };
 }
 
-function tasksOf({ codec }: PreparedLossless, { component, units, plain, layout }: PreparedComponent, directory: string): readonly NamedTask[] {
+function tasksOf(
+  { codec }: PreparedLossless,
+  { component, units, plain, layout }: PreparedComponent,
+  directory: string,
+): readonly NamedTask[] {
   const { prefix } = component;
   const tasks = units.flatMap(({ ref, survey, elements }): NamedTask[] => {
     if ("refusal" in survey) return [];
     const places = new Map(survey.stored.map(({ name }) => [name, layout.placeOf(name, directory, PARTIAL)]));
     const files = [...new Set([...places.values()].map(({ path }) => path))];
-    return [{ name: `unit ${prefix}${ref.name}`, prefix, task: { kind: "encode", codec: codec.name, unit: ref, survey, places }, bytes: 2 * elements, files }];
+    return [
+      {
+        name: `unit ${prefix}${ref.name}`,
+        prefix,
+        task: { kind: "encode", codec: codec.name, unit: ref, survey, places },
+        bytes: 2 * elements,
+        files,
+      },
+    ];
   });
   let group: { copies: Extract<LosslessTask, { kind: "copy" }>["copies"][number][]; bytes: number } = { copies: [], bytes: 0 };
   const flush = (): void => {
@@ -89,7 +101,8 @@ async function preparePartials({ components }: PreparedLossless, directory: stri
     const size = await sizeOf(path);
     if (size === layout.fileBytes) continue;
     // Renamed by a process that was killed after it had begun to publish.
-    if (size === undefined && !needed.has(`${directory}/${name}${PARTIAL}`) && (await sizeOf(join(directory, name))) === layout.fileBytes) continue;
+    if (size === undefined && !needed.has(`${directory}/${name}${PARTIAL}`) && (await sizeOf(join(directory, name))) === layout.fileBytes)
+      continue;
     await mkdir(dirname(path), { recursive: true });
     const handle = await open(path, "w");
     try {
@@ -136,7 +149,11 @@ async function runAll(
     );
     // Whatever ended the loop, what is finished is recorded, so that the next process need not do it again.
   } finally {
-    await queue.flush().finally(() => queue.close());
+    try {
+      await queue.flush();
+    } finally {
+      await queue.close();
+    }
   }
 }
 
@@ -209,7 +226,9 @@ function recordOf(
   return {
     prefix: component.prefix,
     codec: codec.name,
-    units: units.flatMap(({ ref, survey }) => ("refusal" in survey ? [] : [{ name: ref.name, tensors: ref.tensors.map(({ name }) => name) }])),
+    units: units.flatMap(({ ref, survey }) =>
+      "refusal" in survey ? [] : [{ name: ref.name, tensors: ref.tensors.map(({ name }) => name) }],
+    ),
     tensors: Object.fromEntries([...tensors.values()].map(({ name, dtype, shape }) => [name, { dtype, shape, sha256: found.get(name)! }])),
     sources: component.files.map((file) => {
       const ranges = file.tensors.map(({ name }) => tensors.get(name)!);

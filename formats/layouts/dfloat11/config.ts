@@ -11,7 +11,9 @@ import { BYTES_PER_THREAD, THREADS_PER_BLOCK } from "../../encodings/dfloat11/fi
 export const DFLOAT11_VERSION = "0.5.0";
 
 /** @param units - in the order in which their patterns are to stand. */
-export function dfloat11Config(units: readonly { readonly pattern: string; readonly attributes: readonly string[] }[]): Readonly<Record<string, unknown>> {
+export function dfloat11Config(
+  units: readonly { readonly pattern: string; readonly attributes: readonly string[] }[],
+): Readonly<Record<string, unknown>> {
   return {
     version: DFLOAT11_VERSION,
     threads_per_block: [THREADS_PER_BLOCK],
@@ -21,7 +23,9 @@ export function dfloat11Config(units: readonly { readonly pattern: string; reado
 }
 
 /** Pattern → attributes, as far as a config says so; patterns are matched in order. */
-export function readPatternDict(config: Readonly<Record<string, unknown>>): readonly { readonly pattern: string; readonly attributes: readonly string[] }[] {
+export function readPatternDict(
+  config: Readonly<Record<string, unknown>>,
+): readonly { readonly pattern: string; readonly attributes: readonly string[] }[] {
   const declared = config["dfloat11_config"];
   const patterns = isObject(declared) ? declared["pattern_dict"] : undefined;
   if (!isObject(patterns)) return [];
