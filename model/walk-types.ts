@@ -20,6 +20,8 @@ export interface BlockVariant {
   readonly weights?: ReadonlyMap<string, HostTensor>;
   /** Values wanted; defaults to the graph's outputs. */
   readonly outputs?: readonly string[];
+  /** Runs on these in place of what the walk carries, by graph input. */
+  readonly feeds?: Values;
 }
 
 /** What a visitor sees of the block it stands at. Valid until the walk moves on. */

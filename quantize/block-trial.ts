@@ -10,6 +10,7 @@ import type { Graph } from "../model/graph/graph.ts";
 import type { Block, LinearSite, Model } from "../model/model.ts";
 import type { BlockContext, BlockVariant } from "../model/walk-types.ts";
 import { tensorName, type FoldState } from "./fold-state.ts";
+import { meanTokenError } from "./token-error.ts";
 
 /** What a trial needs to know about sites; `undefined` leaves that part float. */
 export interface TrialRules {
@@ -43,24 +44,20 @@ export class BlockTrials {
     this.#rules = rules;
   }
 
-  /**
-   * Mean over tokens of |y' − y|² / |y|², y the float block's output: each token counts by what the next norm will see of it, so a few
-   * tokens of enormous size do not hide the rest.
-   */
+  /** Mean relative error of the block's output over tokens (`meanTokenError`), y the float block's output. */
   async error(state: FoldState, trial: Trial): Promise<number> {
     this.#reference ??= this.#runAll({});
     const reference = await this.#reference;
     const outputs = await this.#runAll(await this.#variant(state, trial));
-    let sum = 0;
-    let tokens = 0;
-    for (const [i, values] of outputs.entries()) {
-      for (const [name, output] of Object.entries(values)) {
-        const part = tokenErrors(reference[i]![name]!, output);
-        sum += part.sum;
-        tokens += part.tokens;
-      }
-    }
-    return tokens === 0 ? 0 : sum / tokens;
+    const errors = outputs.map((values, i) => meanTokenError(reference[i]!, values) * this.#context.batchTokens(i));
+    const tokens = outputs.reduce((sum, _, i) => sum + this.#context.batchTokens(i), 0);
+    return errors.reduce((sum, error) => sum + error, 0) / tokens;
+  }
+
+  /** The block's outputs under a trial, batch by batch. */
+  async runner(state: FoldState, trial: Trial): Promise<(batch: number) => Promise<Values>> {
+    const variant = await this.#variant(state, trial);
+    return (batch) => this.#context.run(batch, variant);
   }
 
   async #runAll(variant: BlockVariant): Promise<readonly Values[]> {
@@ -110,22 +107,4 @@ export class BlockTrials {
     known.set(key, graph);
     return { ...rewritten, graph };
   }
-}
-
-function tokenErrors(reference: HostTensor, output: HostTensor): { sum: number; tokens: number } {
-  const [y, z] = [reference.data, output.data];
-  if (!(y instanceof Float32Array) || !(z instanceof Float32Array)) return { sum: 0, tokens: 0 };
-  const channels = reference.shape.at(-1) ?? 1;
-  let sum = 0;
-  let tokens = 0;
-  for (let start = 0; start < y.length; start += channels, tokens++) {
-    let signal = 0;
-    let noise = 0;
-    for (let i = start; i < start + channels; i++) {
-      signal += y[i]! * y[i]!;
-      noise += (z[i]! - y[i]!) ** 2;
-    }
-    if (signal > 0) sum += noise / signal;
-  }
-  return { sum, tokens };
 }

@@ -9,7 +9,7 @@ import type { ActivationScheme, QuantScheme } from "../core/scheme.ts";
 import { toFloat32 } from "../core/tensor.ts";
 import type { DType } from "../core/dtype.ts";
 import type { Calibration } from "../calibrate/calibrate.ts";
-import type { Engine } from "../model/engines/engine.ts";
+import type { Engine, HostTensor } from "../model/engines/engine.ts";
 import { findPairs, type FoldPair } from "../model/graph/pairs.ts";
 import type { Block, LinearSite, Model } from "../model/model.ts";
 import { walk } from "../model/walk.ts";
@@ -19,7 +19,7 @@ import { dequantize } from "./dequantize.ts";
 import type { Decisions } from "./decisions.ts";
 import { FoldState } from "./fold-state.ts";
 import type { TransformContext } from "./method.ts";
-import { chooseProtected, measureSites, type MeasuredSites } from "./protect.ts";
+import { chooseProtected, createProtectionRace, enterSites, measuredBy } from "./protect.ts";
 import type { Settings } from "./settings.ts";
 import type { SiteChoice } from "./sites.ts";
 import { smoothedMaximum } from "./transforms/smoothquant/scales.ts";
@@ -27,6 +27,13 @@ import type { ProgressEvent } from "./types.ts";
 
 /** Tokens that trials run on: enough for a stable order of candidates, few enough for dozens of them a block. */
 const TRIAL_TOKENS = 1024;
+/**
+ * Tokens of one sequence in a trial. What hurts most sits at the first token of a sequence (massive activations, which every later
+ * token attends to), so many short sequences tell more than a few long ones.
+ */
+const TRIAL_SEQUENCE = 64;
+/** Tokens a run of the search: errors are followed to the model's end on one such batch. */
+const TRIAL_BATCH = 512;
 
 /** What deciding needs beside the recipe. */
 export interface DecideInputs {
@@ -120,7 +127,8 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
       return scheme && { scheme };
     },
   };
-  const measured: MeasuredSites[] = [];
+  const quantizedSites = choices.filter(({ plan }) => plan.weight !== undefined);
+  const race = settings.protect === "auto" ? createProtectionRace(quantizedSites.length) : undefined;
   const graphs: TrialGraphs = new Map();
   const decideBlock = async (block: Block, index: number, stand?: BlockContext): Promise<void> => {
     throwIfAborted(inputs.signal);
@@ -138,8 +146,8 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
       });
       for (const factors of await transform.decide(context)) await state.apply(block, factors);
     }
-    if (trials !== undefined && settings.protect === "auto") {
-      measured.push(...(await measureSites(block, trials, state, (site) => plans.get(site.name)?.input !== undefined)));
+    if (stand !== undefined && trials !== undefined && race !== undefined) {
+      await enterSites(race, stand, trials, state, (site) => plans.get(site.name)?.input !== undefined);
     }
     inputs.onProgress?.({ phase: "decide", done: index + 1, total: model.blocks.length, unit: "blocks", detail: block.name });
   };
@@ -149,16 +157,21 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
     }
     const visitor = {
       decide: async (stand: BlockContext): Promise<undefined> => {
+        await race?.pass(stand);
         if (stand.block.role === "block") await decideBlock(stand.block, stand.index, stand);
         return undefined;
       },
     };
-    await walk(model, trialSamples(search.samples), { engine: search.engine, visitor, ...(inputs.signal && { signal: inputs.signal }) });
+    await walk(model, trialSamples(search.samples), {
+      engine: search.engine,
+      visitor,
+      batchTokens: TRIAL_BATCH,
+      ...(inputs.signal && { signal: inputs.signal }),
+    });
   } else {
     for (const [index, block] of model.blocks.entries()) if (block.role === "block") await decideBlock(block, index);
   }
-  const quantizedSites = choices.filter(({ plan }) => plan.weight !== undefined);
-  const isProtected = settings.protect === "auto" ? chooseProtected(measured, quantizedSites.length) : new Map<string, string>();
+  const isProtected = race !== undefined ? chooseProtected(measuredBy(race), quantizedSites.length) : new Map<string, string>();
   const inputScales = new Map<string, number>();
   const outliers = new Map<string, { before: number; after: number }>();
   for (const { site } of quantizedSites) {
@@ -213,14 +226,26 @@ function transformContext({ model, block, settings, state, absmax, trials, stand
   };
 }
 
-/** The first samples, up to the number of tokens trials run on; at least one. */
+/** The heads of the first samples, up to the number of tokens that trials run on; at least one. */
 function trialSamples(samples: readonly Sample[]): readonly Sample[] {
   let tokens = 0;
-  const end = samples.findIndex(({ inputs }) => {
+  const heads = samples.map((sample) => headOfSample(sample, TRIAL_SEQUENCE));
+  const end = heads.findIndex(({ inputs }) => {
     tokens += inputs["input_ids"]?.data.length ?? 0;
     return tokens >= TRIAL_TOKENS;
   });
-  return end < 0 ? samples : samples.slice(0, end + 1);
+  return end < 0 ? heads : heads.slice(0, end + 1);
+}
+
+/** The first tokens of a sample; samples that are not sequences of tokens stay whole. */
+function headOfSample(sample: Sample, tokens: number): Sample {
+  const length = sample.inputs["input_ids"]?.shape[1] ?? 0;
+  if (length <= tokens) return sample;
+  const cut = ([name, value]: [string, HostTensor]): [string, HostTensor] =>
+    value.shape.length === 2 && value.shape[0] === 1 && value.shape[1] === length
+      ? [name, { ...value, shape: [1, tokens], data: value.data.slice(0, tokens) }]
+      : [name, value];
+  return { inputs: Object.fromEntries(Object.entries(sample.inputs).map(cut)) };
 }
 
 function maximumOf(absmax: Float32Array, factors: Float32Array | undefined): number {

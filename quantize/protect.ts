@@ -5,36 +5,55 @@
  * `down_proj`, Sun et al. 2024, arXiv:2402.17762); no fold removes them.
  * @module
  */
-import type { Block, LinearSite } from "../model/model.ts";
+import type { LinearSite } from "../model/model.ts";
+import type { BlockContext } from "../model/walk-types.ts";
 import type { BlockTrials } from "./block-trial.ts";
+import { ErrorRace } from "./error-race.ts";
 import type { FoldState } from "./fold-state.ts";
 
 /** Share of all quantized sites that may be protected. */
 const MAX_SHARE = 0.1;
 /** A site is out of the ordinary when its error a site is this many times the model's median. */
 const OUTSTANDING = 2;
+/** Errors followed at once, for each place among the protected, and at least. */
+const CARRIED_PER_PLACE = 1.5;
+const MIN_CARRIED = 16;
 
-/** Sites that read one value, and what quantizing that value does to the block's output. */
+/** Sites that read one value, and what quantizing that value alone does to the model's last hidden states. */
 export interface MeasuredSites {
   readonly sites: readonly string[];
-  /** Relative error of the block's output with only this value quantized (weights float). */
+  /** Mean over tokens of |y' − y|² / |y|². */
   readonly error: number;
 }
 
-/** Measure each input value of a block by itself, under the folds decided. */
-export async function measureSites(
-  block: Block,
+/** A race long enough that nothing drops out that could be among the protected. */
+export function createProtectionRace(quantizedSites: number): ErrorRace<readonly string[]> {
+  return new ErrorRace(Math.max(MIN_CARRIED, Math.ceil(CARRIED_PER_PLACE * quantizedSites * MAX_SHARE)));
+}
+
+/** Enter each input value of a block by itself (weights float), under the folds decided. */
+export async function enterSites(
+  race: ErrorRace<readonly string[]>,
+  stand: BlockContext,
   trials: BlockTrials,
   state: FoldState,
   isQuantized: (site: LinearSite) => boolean,
-): Promise<readonly MeasuredSites[]> {
+): Promise<void> {
   const byInput = new Map<string, LinearSite[]>();
-  for (const site of block.sites.filter(isQuantized)) byInput.set(site.input, [...(byInput.get(site.input) ?? []), site]);
-  const measured: MeasuredSites[] = [];
+  for (const site of stand.block.sites.filter(isQuantized)) byInput.set(site.input, [...(byInput.get(site.input) ?? []), site]);
   for (const sites of byInput.values()) {
-    measured.push({ sites: sites.map(({ name }) => name), error: await trials.error(state, { weights: [], activations: sites }) });
+    const run = await trials.runner(state, { weights: [], activations: sites });
+    await race.enter(
+      stand,
+      sites.map(({ name }) => name),
+      run,
+    );
   }
-  return measured;
+}
+
+/** What the race found, as measurements. */
+export function measuredBy(race: ErrorRace<readonly string[]>): readonly MeasuredSites[] {
+  return race.results().map(({ label, error }) => ({ sites: label, error }));
 }
 
 /**
@@ -44,6 +63,7 @@ export async function measureSites(
  */
 export function chooseProtected(measured: readonly MeasuredSites[], quantizedSites: number): ReadonlyMap<string, string> {
   const each = ({ sites, error }: MeasuredSites): number => error / sites.length;
+  if (process.env['DBG']) process.stderr.write(JSON.stringify(measured.map((m) => [m.sites[0], m.sites.length, m.error])) + "\n");
   const ranked = measured.toSorted((a, b) => each(b) - each(a) || (a.sites[0]! < b.sites[0]! ? -1 : 1));
   const median = ranked.length === 0 ? 0 : each(ranked[Math.floor(ranked.length / 2)]!);
   const chosen = new Map<string, string>();
@@ -55,7 +75,7 @@ export function chooseProtected(measured: readonly MeasuredSites[], quantizedSit
     for (const name of entry.sites) {
       chosen.set(
         name,
-        `weight-only: quantizing its input moves the block's output by ${(100 * Math.sqrt(entry.error)).toPrecision(3)} %${ratio}`,
+        `weight-only: quantizing its input alone moves the last hidden states by ${(100 * Math.sqrt(entry.error)).toPrecision(3)} %${ratio}`,
       );
     }
   }
