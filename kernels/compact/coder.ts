@@ -295,7 +295,7 @@ interface ColumnTables {
   readonly tableBits: number;
   /** u16 likewise: table * 16384, the table's place among slots. */
   readonly slotOffsets: number;
-  /** u16 likewise: table * 8192, its place among bits. */
+  /** u16 likewise: table * 2048, its place among bits. */
   readonly bitsOffsets: number;
 }
 
@@ -319,7 +319,7 @@ function takeColumns(workspace: Workspace, { kind, cols }: MatrixView, { columns
         octaves[i] = 4 * (q >> 2);
         bits[i] = (q & 3) << 6;
         slots[i] = (q & 3) * 16384;
-        codes[i] = (q & 3) * 8192;
+        codes[i] = (q & 3) * 2048;
       }
     }
   }

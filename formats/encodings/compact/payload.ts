@@ -13,7 +13,7 @@
  * | 12 | | floats: classes of rows, then of columns (`class-bits.ts`); bytes: 12-bit frequencies, lowest bit first, in whole words |
  * | | u32, u32 | by block: bytes (a multiple of 4), checksum of the decoded elements |
  *
- * Raw tensors have u32 checksums alone, one for 262,144 bytes, and then their bytes.
+ * Raw tensors have u32 checksums alone, one for 262,144 bytes, and then their bytes, in whole words.
  * @module
  */
 import { byteLength, type DType } from "../../../core/dtype.ts";
@@ -82,7 +82,7 @@ export function encodePayload(
   return total < rawPayloadBytes(bytes.length) ? [head, ...blocks] : raw();
 }
 
-const rawPayloadBytes = (bytes: number): number => HEAD_BYTES + 4 * Math.ceil(bytes / RAW_PIECE) + bytes;
+const rawPayloadBytes = (bytes: number): number => HEAD_BYTES + 4 * Math.ceil(bytes / RAW_PIECE) + wholeWords(bytes);
 
 function rawPayload(bytes: Uint8Array, coder: BlockCoder): readonly Uint8Array[] {
   const pieces = Math.ceil(bytes.length / RAW_PIECE);
@@ -92,7 +92,7 @@ function rawPayload(bytes: Uint8Array, coder: BlockCoder): readonly Uint8Array[]
   for (let p = 0; p < pieces; p++) {
     numbers.setUint32(HEAD_BYTES + 4 * p, coder.checksum(bytes.subarray(p * RAW_PIECE, (p + 1) * RAW_PIECE)), true);
   }
-  return [head, bytes];
+  return [head, bytes, new Uint8Array(wholeWords(bytes.length) - bytes.length)];
 }
 
 interface Plan {
@@ -235,7 +235,7 @@ function parseFrequencies(head: Uint8Array, packed: Uint8Array, fail: (text: str
  * Decodes and checks blocks `from` to `to` (exclusive).
  *
  * @param bytes - of those blocks, one after the other.
- * @returns their elements.
+ * @param out - receives their elements.
  * @throws {FormatError} `format.checksum` when a block's elements are not those that were encoded; `format.field`.
  */
 export function decodeBlocks(
@@ -245,14 +245,11 @@ export function decodeBlocks(
   to: number,
   bytes: Uint8Array,
   coder: BlockCoder,
-): Uint8Array {
-  const sizes = (b: number): number => (coded === undefined ? starts[b + 1]! - starts[b]! : blockBytes(coded.view, b));
-  let total = 0;
-  for (let b = from; b < to; b++) total += sizes(b);
-  const out = new Uint8Array(total);
+  out: Uint8Array,
+): void {
   for (let b = from, at = 0; b < to; b++) {
     const block = bytes.subarray(starts[b]! - starts[from]!, starts[b + 1]! - starts[from]!);
-    const part = out.subarray(at, (at += sizes(b)));
+    const part = out.subarray(at, (at += coded === undefined ? block.length : blockBytes(coded.view, b)));
     let found: number;
     if (coded === undefined) {
       part.set(block);
@@ -271,5 +268,4 @@ export function decodeBlocks(
       );
     }
   }
-  return out;
 }
