@@ -93,7 +93,7 @@ describe("perplexity", () => {
   });
 
   test("what cannot be scored is refused with both numbers", async () => {
-    await expect(evaluate(model, ids.slice(0, 99), { engine, window: 100 })).rejects.toMatchObject({ code: "input.no-data" });
+    await expect(evaluate(model, ids.slice(0, 99), { engine, window: 100 })).rejects.toMatchObject({ code: "input.data" });
     await expect(evaluate(model, ids.slice(0, 99), { engine, window: 100 })).rejects.toThrow("99 ids, fewer than one window of 100");
     await expect(evaluate(model, ids, { engine, window: 1 })).rejects.toMatchObject({ code: "input.option" });
     await expect(evaluate(model, ids, { engine, window: 256, maxTokens: 255 })).rejects.toThrow("255, below one window of 256");

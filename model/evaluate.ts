@@ -6,7 +6,7 @@
  * predictions; perplexity = exp(mean over windows). Scores are taken inside the engine, so logits never leave it.
  * @module
  */
-import { InputError, UnsupportedError } from "../core/errors.ts";
+import { InputError, NumericError, UnsupportedError } from "../core/errors.ts";
 import { tensorOf, type Tensor } from "../core/tensor.ts";
 import { CarriedValues } from "./carried.ts";
 import type { Engine, HostTensor, Values } from "./engines/engine.ts";
@@ -67,9 +67,10 @@ const DEFAULT_MAX_MEMORY = 2 ** 30;
 
 /**
  * @param ids - the whole text, tokenized once.
- * @throws {InputError} `input.no-data` when the ids do not fill one window; `input.option` for a window below 2 or a reference
+ * @throws {InputError} `input.data` when the ids do not fill one window; `input.option` for a window below 2 or a reference
  *   with another vocabulary; `input.value` for an id outside the vocabulary.
  * @throws {UnsupportedError} `unsupported.architecture` for a model without a language head.
+ * @throws {NumericError} `numeric.not-finite` when a logit is not a number.
  */
 export async function evaluate(source: Model, ids: readonly number[], options: EvaluateOptions): Promise<Evaluation> {
   const start = performance.now();
@@ -88,6 +89,14 @@ export async function evaluate(source: Model, ids: readonly number[], options: E
   const scores = await scoreWindows(model, reference, windows, options);
   const tokens = windows.length * (window - 1);
   const crossEntropy = meanOfWindows(scores.loss, windows.length, window);
+  if (!Number.isFinite(crossEntropy)) {
+    const at = scores.loss.findIndex((loss) => !Number.isFinite(loss));
+    throw new NumericError(
+      "numeric.not-finite",
+      `the logits of ${model.directory ?? model.facts.className} are ${scores.loss[at]} at token ${at}: the model overflows or its weights are damaged`,
+      { token: at },
+    );
+  }
   return {
     perplexity: Math.exp(crossEntropy),
     crossEntropy,
@@ -126,7 +135,7 @@ function cutWindows(ids: readonly number[], { window: wanted, maxTokens }: Evalu
   const count = Math.floor(Math.min(ids.length, maxTokens ?? Infinity) / window);
   if (count === 0) {
     throw new InputError(
-      "input.no-data",
+      "input.data",
       `the text has ${ids.length} ids, fewer than one window of ${window}; give more text or a smaller window`,
       {
         ids: ids.length,

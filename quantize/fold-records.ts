@@ -25,14 +25,15 @@ export function foldRecords({ pairs, folds, replaced }: Decisions): FoldRecords 
     factors.set(key, Buffer.from(bytes).toString("base64"));
     return key;
   };
-  const records = [...folds].map(
-    ([name, { rows, cols }]) => [name, { ...(rows && { rows: keyOf(rows) }), ...(cols && { cols: keyOf(cols) }) }] as const,
-  );
+  // Sorted: decisions read back from a file come in the file's order.
+  const records = [...folds]
+    .map(([name, { rows, cols }]) => [name, { ...(rows && { rows: keyOf(rows) }), ...(cols && { cols: keyOf(cols) }) }] as const)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1));
   return {
     pairs: pairs.map(({ name, note }) => ({ name, note })),
     factors: Object.fromEntries([...factors].toSorted(([a], [b]) => (a < b ? -1 : 1))),
     folds: Object.fromEntries(records),
-    replaced: [...replaced.keys()],
+    replaced: [...replaced.keys()].toSorted(),
   };
 }
 

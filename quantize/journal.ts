@@ -7,7 +7,7 @@
  * there. So `kill -9` leaves the old state or partials, and the same command goes on.
  * @module
  */
-import { mkdir, open, readFile, rm, type FileHandle } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rm, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { syncDirectory, writeFileAtomic } from "../formats/containers/atomic.ts";
 
@@ -48,6 +48,13 @@ export function journalPath(out: string, file: string = JOURNAL_FILE): string {
 /** The head of the journal in `out`, or undefined when there is no unfinished run. */
 export async function readJournalHead(out: string): Promise<JournalHead | undefined> {
   return (await readJournal(out))?.head;
+}
+
+/** Whether the unfinished run in `out` has finished a task or kept a decision, that starting over would lose. */
+export async function hasProgress(out: string): Promise<boolean> {
+  const names = await readdir(join(out, JOURNAL_DIRECTORY)).catch(() => []);
+  if (names.some((name) => name !== JOURNAL_FILE && !name.endsWith(".tmp"))) return true;
+  return ((await readJournal(out))?.entries.length ?? 0) > 0;
 }
 
 /** Start a journal, replacing any other. */
@@ -109,7 +116,7 @@ async function readJournal(out: string): Promise<{ head: JournalHead; entries: J
   const entries: JournalEntry[] = [];
   for (const line of lines) {
     const entry = parseLine(line) as JournalEntry | undefined;
-    if (entry === undefined || typeof entry.task !== "string" || typeof entry.record !== "object") break;
+    if (entry === undefined || typeof entry.task !== "string" || typeof entry.record !== "object" || entry.record === null) break;
     entries.push(entry);
   }
   return { head, entries };

@@ -10,7 +10,7 @@ import { basename, dirname, join, relative, resolve, sep } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { syncDirectory } from "../formats/containers/atomic.ts";
 import type { Model } from "../model/model.ts";
-import { createJournal, JOURNAL_DIRECTORY, readJournalHead, removeJournal, resumeJournal, type Journal } from "./journal.ts";
+import { createJournal, hasProgress, JOURNAL_DIRECTORY, readJournalHead, removeJournal, resumeJournal, type Journal } from "./journal.ts";
 import { listedFiles, MANIFEST_FILE, readManifest } from "./manifest.ts";
 
 /** Ending of files that are not complete yet. */
@@ -74,15 +74,19 @@ export async function realPlace(path: string): Promise<string> {
 /**
  * Take the directory for a run, going on with an unfinished one of the same key.
  *
- * @throws {InputError} `input.output-exists` for a finished artifact or another unfinished run without `force`, and for files this tool did not write.
+ * Another run that stopped before it had anything to show (bad data, say) gives way.
+ *
+ * @throws {InputError} `input.output-exists` for a finished artifact or another unfinished run without `force`, and for files this tool did
+ *   not write; `input.path` for a place that cannot be a directory.
  */
 export async function claimOutput({ directory, key, request, force }: Claim): Promise<ClaimedOutput> {
-  await mkdir(directory, { recursive: true });
+  await makeDirectory(directory);
   const resumed = await resumeJournal(directory, key);
   if (resumed !== undefined) return { directory, journal: resumed, resumed: true };
   const names = await readdir(directory);
   const head = await readJournalHead(directory);
-  if (head !== undefined && !force) {
+  const isBegun = head !== undefined && ((await hasProgress(directory)) || names.some((name) => name.endsWith(PARTIAL)));
+  if (isBegun && !force) {
     throw exists(directory, "holds an unfinished run of another recipe or source; finish it, or pass --force to discard it");
   }
   if (names.includes(MANIFEST_FILE) && !force) throw exists(directory, "holds a finished artifact; pass --force to replace it");
@@ -95,6 +99,21 @@ export async function claimOutput({ directory, key, request, force }: Claim): Pr
   }
   for (const name of names) if (name.endsWith(PARTIAL)) await rm(join(directory, name), { force: true });
   return { directory, journal: await createJournal(directory, key, request), resumed: false };
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true });
+  } catch (cause) {
+    const reason = cause instanceof Error && "code" in cause ? String(cause.code) : String(cause);
+    const why = reason === "EEXIST" || reason === "ENOTDIR" ? "a file is in the way" : reason;
+    throw new InputError(
+      "input.path",
+      `the output ${directory} cannot be made (${why}); choose another --out`,
+      { directory, reason },
+      { cause },
+    );
+  }
 }
 
 function exists(directory: string, why: string): InputError {

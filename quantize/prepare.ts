@@ -52,7 +52,8 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
   const targets = [...new Set(options.to ?? [DEFAULT_TARGET])].map(findExport);
   if (targets.length === 0) throw new InputError("input.option", "--to names no target", { option: "to" });
   const dataFree = isDataFree(settings);
-  const model = typeof source === "string" ? await openSource(source, dataFree) : source;
+  const weightOnly = dataFree && settings.site.bits.activation === undefined;
+  const model = typeof source === "string" ? await openSource(source, dataFree, weightOnly) : source;
   const path = typeof source === "string" ? source : (source.directory ?? source.facts.className);
   const choices = chooseSites(model, settings);
   if (!choices.some(({ plan }) => plan.weight !== undefined)) {
@@ -80,20 +81,20 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
   };
 }
 
-/** Whether a recipe never looks at activations: such a recipe takes files whose architecture nobody knows. */
+/** Whether a recipe never looks at activations: such a recipe takes bare files. */
 function isDataFree(settings: Settings): boolean {
   const isStatic = settings.activation === "static" && settings.site.bits.activation !== undefined;
   return settings.transforms.length === 0 && settings.method.needs(settings).length === 0 && settings.protect !== "auto" && !isStatic;
 }
 
-async function openSource(path: string, dataFree: boolean): Promise<Model> {
+async function openSource(path: string, dataFree: boolean, weightOnly: boolean): Promise<Model> {
   if (!dataFree) return openModel(path);
   if (path.endsWith(".safetensors")) return openTensorModel(path);
   try {
     return await openModel(path);
   } catch (error) {
     // Weights can be rounded whatever the architecture; only activations need a graph.
-    if (error instanceof UnsupportedError && error.code === "unsupported.architecture") return openTensorModel(path);
+    if (weightOnly && error instanceof UnsupportedError && error.code === "unsupported.architecture") return openTensorModel(path);
     throw error;
   }
 }
@@ -102,6 +103,13 @@ function notesOf(model: Model, settings: Settings, choices: readonly SiteChoice[
   const notes: string[] = [];
   const hasActivations = choices.some(({ plan }) => plan.input !== undefined);
   if (settings.protect === "auto" && !hasActivations) notes.push("--protect auto has nothing to do: activations stay float");
+  if (model.facts.family === "tensors" && model.directory !== undefined) {
+    notes.push("the architecture is not known: weights were taken by their names, and the result cannot be evaluated");
+  }
+  if (settings.transforms.length === 0) {
+    const idle = ["alpha", "pairs", "moe"].filter((key) => Object.hasOwn(settings.recipe.scheme ?? {}, key));
+    if (idle.length > 0) notes.push(`--scheme ${idle.join(", ")} has no effect without smoothquant`);
+  }
   if (model.facts.tiedHead) notes.push("the head shares the embedding matrix; both stay float");
   const odd = choices.filter(
     ({ plan }) => plan.weight?.granularity.kind === "group" && settings.site.groupSize === "auto" && plan.weight.granularity.size !== 128,

@@ -47,7 +47,7 @@ export function resolveMethods(names: readonly string[]): MethodChain {
     if (method !== undefined) {
       throw new InputError(
         "input.option",
-        `--method: nothing may follow the method ${method.name}, got ${name}; write ${name}+${method.name}`,
+        `--method: nothing may follow the method ${method.name}, got ${name}${transform === undefined ? "" : `; write ${name}+${method.name}`}`,
         {
           option: "method",
           given: names.join("+"),

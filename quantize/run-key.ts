@@ -4,7 +4,9 @@
  */
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
 import type { Calibration } from "../calibrate/calibrate.ts";
+import { InputError } from "../core/errors.ts";
 import type { Model } from "../model/model.ts";
 import { canonicalJson, hashBytes } from "./manifest.ts";
 import type { Prepared, Target } from "./prepare.ts";
@@ -15,6 +17,9 @@ import { version } from "../core/version.ts";
  * Hash of everything that decides the bytes of a target: tool version, recipe, layout, source files and calibration data.
  *
  * Files count by size and time of change, not by content: reading a large model twice would double the cost of starting.
+ * Paths count in full: `resume` knows no working directory.
+ *
+ * @throws {InputError} `input.path` for calibration data that is not there.
  */
 export async function runKey({ model, settings, scaleDType }: Prepared, target: Target, options: QuantizeOptions): Promise<string> {
   const calibration =
@@ -45,8 +50,10 @@ async function sourceFiles(model: Model): Promise<unknown> {
 async function filesOf(paths: readonly string[]): Promise<unknown> {
   return Promise.all(
     paths.map(async (path) => {
-      const { size, mtimeMs } = await stat(path);
-      return [path, size, mtimeMs];
+      const facts = await stat(path).catch((cause: unknown) => {
+        throw new InputError("input.path", `there is no file or folder ${path}`, { path }, { cause });
+      });
+      return [resolve(path), facts.size, facts.mtimeMs];
     }),
   );
 }

@@ -23,7 +23,7 @@ export const STATISTICS: Readonly<Record<string, Statistic>> = {
 export function findStatistic(name: string): Statistic {
   if (Object.hasOwn(STATISTICS, name)) return STATISTICS[name]!;
   throw new InputError("input.option", `there is no statistic "${name}"; known: ${Object.keys(STATISTICS).join(", ")}`, {
-    name,
+    given: name,
     known: Object.keys(STATISTICS),
   });
 }
