@@ -32,8 +32,8 @@ export function exitCodeOf(error: unknown): ExitCode {
 /** Thrown after a result was printed that is itself the bad news: sets the exit code, prints one line on stderr. */
 export class ReportedExit extends Error {
   readonly exitCode: ExitCode;
-  constructor(exitCode: ExitCode, message: string) {
-    super(message);
+  constructor(exitCode: ExitCode, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.exitCode = exitCode;
   }
 }

@@ -12,7 +12,7 @@ let interrupts = 0;
 const interrupt = (): void => {
   interrupts++;
   if (interrupts > 1) process.exit(EXIT.interrupted);
-  process.stderr.write("\ninterrupted: finishing the current step and saving; press Ctrl-C again to stop at once\n");
+  process.stderr.write("\ninterrupted: stopping at the next safe point; press Ctrl-C again to stop at once\n");
   controller.abort();
 };
 process.on("SIGINT", interrupt);

@@ -42,7 +42,9 @@ export function parseInteger(flag: string, text: string, min: number, max: numbe
 /** "channel", "tensor" or a positive number. @throws {InputError} `input.option` */
 export function parseGroupSize(text: string): number | "channel" | "tensor" {
   if (text === "channel" || text === "tensor") return text;
-  return parseInteger("--group-size", text, 1, 2 ** 24);
+  if (/^-?\d/.test(text)) return parseInteger("--group-size", text, 1, 2 ** 24);
+  const known = ["channel", "tensor"];
+  throw new InputError("input.option", `--group-size "${text}" must be a number, channel or tensor`, { given: text, known });
 }
 
 /** "a=1,b=2" (repeatable) → a map. @throws {InputError} `input.option` for a part without "=" or a key given twice. */

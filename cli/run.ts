@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError } from "commander";
 import { InterruptedError, QuantError } from "../core/errors.ts";
+import { commandFirst, meantCommand } from "./arguments.ts";
 import { commands } from "./commands/index.ts";
 import { EXIT, exitCodeOf, ReportedExit, type ExitCode } from "./exit-codes.ts";
 import { toJson, type Io } from "./io.ts";
@@ -50,31 +51,44 @@ export async function runCli(args: readonly string[], io: Io): Promise<ExitCode>
     addGlobalOptions(command);
     configure(command);
   }
+  const names = program.commands.map((command) => command.name());
   try {
-    await program.parseAsync([...args], { from: "user" });
+    if (args.length === 0) {
+      io.stderr(program.helpInformation());
+      return EXIT.usage;
+    }
+    await program.parseAsync([...commandFirst(args, names)], { from: "user" });
     return EXIT.ok;
   } catch (error) {
-    return report(error, args, io);
+    const code = report(error, args, io);
+    const meant = code === EXIT.usage ? meantCommand(args, names) : undefined;
+    if (meant !== undefined) io.stderr(`(did you mean the command ${meant}?)\n`);
+    return code;
   }
 }
 
 function report(error: unknown, args: readonly string[], io: Io): ExitCode {
   if (error instanceof CommanderError) {
     // Commander has printed its message; help and version are not errors.
-    return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    if (error.exitCode === 0) return EXIT.ok;
+    const message = error.message.replace(/^error: /, "");
+    if (args.includes("--json")) io.stdout(`${toJson({ error: { message, code: "input.option", details: {} }, exitCode: EXIT.usage })}\n`);
+    return EXIT.usage;
   }
   if (error instanceof ReportedExit) {
     io.stderr(`${error.message}\n`);
     return error.exitCode;
   }
   const code = exitCodeOf(error);
+  const message =
+    error instanceof InterruptedError && keepsNothing(args) ? "nothing was saved; run the same command again" : messageOf(error);
   const palette = paletteFor(io.stderrIsTerminal, io.environment);
   if (args.includes("--json")) {
     const known = error instanceof QuantError ? { code: error.code, details: error.details } : { code: "unexpected" };
-    io.stdout(`${toJson({ error: { message: messageOf(error), ...known }, exitCode: code })}\n`);
+    io.stdout(`${toJson({ error: { message, ...known }, exitCode: code })}\n`);
   }
   if (error instanceof InterruptedError) {
-    io.stderr(`${palette.yellow("interrupted")}: ${error.message}\n`);
+    io.stderr(`${palette.yellow("interrupted")}: ${message.replace(/^interrupted[;:] /, "")}\n`);
   } else if (error instanceof QuantError) {
     io.stderr(`${palette.red("error")} ${palette.dim(`[${error.code}]`)}: ${error.message}${hint(error)}\n`);
   } else {
@@ -82,6 +96,13 @@ function report(error: unknown, args: readonly string[], io: Io): ExitCode {
     io.stderr("This is a fault of bitwright: please report it with the command and the text above.\n");
   }
   return code;
+}
+
+/** Commands that start from the beginning after an interruption. */
+const RESTARTED: ReadonlySet<string> = new Set(["calibrate", "eval", "compare", "run", "verify", "export"]);
+
+function keepsNothing(args: readonly string[]): boolean {
+  return RESTARTED.has(args.find((arg) => !arg.startsWith("-")) ?? "");
 }
 
 function messageOf(error: unknown): string {

@@ -2,7 +2,7 @@
  * Quality gates: `--gate perplexity=1.01,sqnr=30`.
  * @module
  */
-import { InputError, VerifyError } from "../core/errors.ts";
+import { InputError, VerifyError, type ErrorDetails } from "../core/errors.ts";
 import type { Gate } from "./types.ts";
 
 /** What each gate key compares, and in which direction. */
@@ -31,17 +31,18 @@ export function parseGate(pairs: Readonly<Record<string, string>>): Gate {
 /**
  * Compare measured figures with the gate.
  *
+ * @param details - added to those of the error.
  * @throws {VerifyError} `verify.gate` naming every figure that misses, and `input.option` when one was not measured.
  */
-export function checkGate(gate: Gate, measured: Gate): void {
+export function checkGate(gate: Gate, measured: Gate, details: ErrorDetails = {}): void {
   const missed = Object.entries(GATES).flatMap(([key, { atMost, unit }]) => {
     const limit = gate[key as keyof Gate];
     const value = measured[key as keyof Gate];
     if (limit === undefined) return [];
     if (value === undefined)
-      throw new InputError("input.option", `--gate ${key}=${limit} needs held-out data to measure it on`, { gate: key });
+      throw new InputError("input.option", `--gate ${key}=${limit} needs text to measure it on: add --eval <file>`, { gate: key });
     const holds = atMost ? value <= limit : value >= limit;
     return holds ? [] : [`${key} ${value.toPrecision(5)} ${unit}, wanted ${atMost ? "at most" : "at least"} ${limit}`];
   });
-  if (missed.length > 0) throw new VerifyError("verify.gate", `quality gate missed: ${missed.join("; ")}`, { gate, measured });
+  if (missed.length > 0) throw new VerifyError("verify.gate", `quality gate missed: ${missed.join("; ")}`, { ...details, gate, measured });
 }

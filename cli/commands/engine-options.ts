@@ -18,7 +18,7 @@ const ENGINES = ["auto", "onnxruntime", "onnxruntime-web", "tfjs"] as const;
 
 export function addEngineOptions(command: Command): void {
   command
-    .option("--engine <name>", `what runs the model: ${ENGINES.join(", ")}`, "auto")
+    .option("--engine <name>", `what runs the model: ${ENGINES.join(", ")} (default auto)`)
     .option("--workers <n>", "threads and workers; never changes results; default: all cores");
 }
 

@@ -36,7 +36,11 @@ export function planText(plan: Plan, palette: Palette): string {
   ].join("\n");
 }
 
-function losslessPlanText({ source, estimate, notes, method }: Plan, { codec, units }: NonNullable<Plan["lossless"]>, palette: Palette): string {
+function losslessPlanText(
+  { source, estimate, notes, method }: Plan,
+  { codec, units }: NonNullable<Plan["lossless"]>,
+  palette: Palette,
+): string {
   const rows = units.map(({ name, tensors, elements, bitsPerWeight, refusal }) => [
     name,
     String(tensors.length),
@@ -46,7 +50,15 @@ function losslessPlanText({ source, estimate, notes, method }: Plan, { codec, un
   return [
     `${palette.bold("source")}       ${source.path}: ${source.family}, ${formatCount(source.parameters)} parameters, ${formatBytes(source.bytes)}`,
     `${palette.bold("recipe")}       ${method}, codec ${codec}`,
-    formatTable([{ title: "unit" }, { title: "tensors", align: "right" }, { title: "weights", align: "right" }, { title: "bits a weight", align: "right" }], rows),
+    formatTable(
+      [
+        { title: "unit" },
+        { title: "tensors", align: "right" },
+        { title: "weights", align: "right" },
+        { title: "bits a weight", align: "right" },
+      ],
+      rows,
+    ),
     `${palette.bold("writes")}       ${formatBytes(estimate.outputBytes)} (${((100 * estimate.outputBytes) / source.bytes).toFixed(2)} % of the source, ${estimate.bitsPerWeight.toFixed(3)} bits a weight in units)`,
     `${palette.bold("needs")}        memory ${formatBytes(estimate.memoryBytes)}, disk ${formatBytes(estimate.diskBytes)}, about ${formatDuration(estimate.seconds)}`,
     ...notes.map((note) => `${palette.yellow("note")}: ${note}`),

@@ -11,7 +11,8 @@ import { collect, parseBytes, parseGroupSize, parseInteger, parseList, parsePair
 import { addDataOptions, sampleOptions, type DataOptions } from "./data-options.ts";
 import { addEngineOptions, openEngine, workerCount, type EngineOptions } from "./engine-options.ts";
 import { loadConfig, type ConfigFile } from "./config-file.ts";
-import { planText, reportText } from "./quantize-text.ts";
+import { printOutcome } from "./quantize-result.ts";
+import { planText } from "./quantize-text.ts";
 
 export interface QuantizeCommandOptions extends GlobalOptions, EngineOptions, DataOptions {
   readonly method?: string;
@@ -83,7 +84,11 @@ function addRecipeOptions(command: Command): void {
     .option("--force", "replace an existing artifact in --out")
     .option("--codec <codec>", "lossless: df11 (default; what the official DFloat11 package loads) or compact (smaller)")
     .option("--level <level>", "lossless, --codec compact: max (smallest, default) or fast")
-    .option("--pattern <regex[=names]>", "lossless: modules that become units, with their layers in stream order; found without it", collect)
+    .option(
+      "--pattern <regex[=names]>",
+      "lossless: modules that become units, with their layers in stream order; found without it",
+      collect,
+    )
     .option("--cast <dtype>", "lossless: bf16 rounds wider weights first, which is lossy")
     .option("--kernels <languages>", "lossless: put decoders beside the artifact: c, wasm, wgsl, cuda", collect);
   addDataOptions(command);
@@ -103,18 +108,19 @@ async function runQuantize(path: string, flags: QuantizeCommandOptions, io: Io):
     reporter.result(plan, () => planText(plan, reporter.palette));
     return;
   }
-  if (request.out === undefined) throw new InputError("input.option", "quantize needs --out <dir>, the directory to write (or --dry-run)");
+  if (request.out === undefined || request.out === "")
+    throw new InputError("input.option", "quantize needs --out <dir>, the directory to write (or --dry-run)");
   const { quantize } = await import("../../quantize/quantize.ts");
   const engine = options.engine === undefined || options.engine === "auto" ? undefined : await openEngine(options, reporter);
   try {
-    const report = await quantize(path, {
+    const job = quantize(path, {
       ...request,
       out: request.out,
       ...(engine === undefined ? {} : { engine }),
       signal: reporter.signal,
       onProgress: reporter.progress.report,
     });
-    reporter.result(report, () => reportText(report, reporter.palette));
+    await printOutcome(job, reporter, gateNotes(options));
   } finally {
     await engine?.close();
   }
@@ -185,14 +191,39 @@ async function requestOf(options: QuantizeCommandOptions, recipe: Recipe): Promi
     ...(options.maxMemory === undefined ? {} : { maxMemory: parseBytes("--max-memory", options.maxMemory) }),
     ...(options.maxShardSize === undefined ? {} : { maxShardBytes: parseBytes("--max-shard-size", options.maxShardSize) }),
     ...(options.gate === undefined ? {} : { gate: parseGate(parsePairs("--gate", options.gate)) }),
-    ...(options.eval === undefined
-      ? {}
-      : {
-          evaluate: {
-            data: options.eval,
-            ...(options.window === undefined ? {} : { window: parseInteger("--window", options.window, 2, 2 ** 24) }),
-          },
-        }),
+    ...evaluationOf(options),
     ...(options.force === true ? { force: true } : {}),
   };
+}
+
+/**
+ * What `--eval` asks for; a gate that needs text and has none is measured on the calibration data.
+ *
+ * @throws {InputError} `input.option` for a gate that nothing could be measured for: better before the work than after it.
+ */
+function evaluationOf(options: QuantizeCommandOptions): Pick<Request, "evaluate"> {
+  const window = options.window === undefined ? {} : { window: parseInteger("--window", options.window, 2, 2 ** 24) };
+  if (options.eval !== undefined) return { evaluate: { data: options.eval, ...window } };
+  if (!gateNeedsText(options)) return {};
+  if (options.data === undefined) {
+    throw new InputError("input.option", `--gate ${options.gate!.join(",")} needs text to measure it on: add --eval <file>`, {
+      gate: options.gate,
+    });
+  }
+  const { samples = GATE_SAMPLES, sequenceLength } = sampleOptions(options);
+  const windowed = "window" in window ? window : sequenceLength === undefined ? {} : { window: Math.max(2, sequenceLength) };
+  return { evaluate: { data: options.data, ...windowed, maxTokens: samples * (windowed.window ?? GATE_WINDOW) } };
+}
+
+/** Like the defaults of calibration: enough text for a gate, and never all of a large corpus. */
+const GATE_SAMPLES = 128;
+const GATE_WINDOW = 2048;
+
+function gateNeedsText({ gate, eval: text }: QuantizeCommandOptions): boolean {
+  return text === undefined && gate !== undefined && parseList(gate).some((pair) => /^(perplexity|kl)\s*=/.test(pair));
+}
+
+function gateNotes(options: QuantizeCommandOptions): readonly string[] {
+  if (!gateNeedsText(options)) return [];
+  return ["the gate was measured on the calibration data, which flatters the artifact; --eval <file> measures it on held-out text"];
 }

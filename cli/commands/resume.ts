@@ -5,7 +5,7 @@
 import type { Command } from "commander";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
 import { workerCount } from "./engine-options.ts";
-import { reportText } from "./quantize-text.ts";
+import { printOutcome } from "./quantize-result.ts";
 
 interface ResumeOptions extends GlobalOptions {
   readonly workers?: string;
@@ -26,11 +26,11 @@ export function addResume(program: Command, io: Io): void {
     .action(async (out: string, options: ResumeOptions) => {
       const reporter = createReporter(io, options);
       const { resume } = await import("../../quantize/quantize.ts");
-      const report = await resume(out, {
+      const job = resume(out, {
         workers: workerCount(options.workers),
         signal: reporter.signal,
         onProgress: reporter.progress.report,
       });
-      reporter.result(report, () => reportText(report, reporter.palette));
+      await printOutcome(job, reporter);
     });
 }

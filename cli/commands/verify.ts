@@ -2,7 +2,9 @@
  * `verify`: re-read an artifact and say whether it is what it claims to be.
  * @module
  */
+import { access } from "node:fs/promises";
 import type { Command } from "commander";
+import { InputError } from "../../core/errors.ts";
 import { EXIT, ReportedExit } from "../exit-codes.ts";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
 
@@ -29,6 +31,9 @@ export function addVerify(program: Command, io: Io): void {
 
 async function runVerify(path: string, options: VerifyOptions, io: Io): Promise<void> {
   const reporter = createReporter(io, options);
+  await access(path).catch((cause: unknown) => {
+    throw new InputError("input.path", `${path}: no such file or directory`, { path }, { cause });
+  });
   const { verifyArtifact } = await import("../../quantize/verify.ts");
   const report = await verifyArtifact(path, {
     ...(options.source === undefined ? {} : { source: options.source }),
@@ -36,7 +41,8 @@ async function runVerify(path: string, options: VerifyOptions, io: Io): Promise<
     onProgress: reporter.progress.report,
   });
   const { palette } = reporter;
-  reporter.result(report, () =>
+  // Scripts read "worst" whether or not a source was given.
+  reporter.result({ ...report, worst: report.worst ?? null }, () =>
     [
       `${report.ok ? palette.green("ok") : palette.red("not ok")}: ${report.tensors} tensors in ${path}`,
       ...(report.worst === undefined ? [] : [`worst: ${report.worst.tensor}, SQNR ${report.worst.sqnr.toFixed(2)} dB`]),
