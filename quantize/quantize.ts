@@ -7,7 +7,7 @@ import { InputError, throwIfAborted, VerifyError } from "../core/errors.ts";
 import { loadTokenIds } from "../calibrate/samples.ts";
 import type { Engine } from "../model/engines/engine.ts";
 import { createEngine, REPRODUCIBLE_THREADS } from "../model/engines/index.ts";
-import { evaluate } from "../model/evaluate.ts";
+import { cutWindows, evaluate } from "../model/evaluate.ts";
 import { openModel } from "../model/sources/open.ts";
 import type { Model } from "../model/model.ts";
 import type { Sample } from "../model/walk-types.ts";
@@ -53,6 +53,7 @@ export async function quantize(source: string | Model, options: QuantizeOptions)
   if (prepared.statistics.length > 0 && options.calibration === undefined) requireData(options);
   await checkSeparate(prepared.model, options.out);
   await checkBudgets(plan, options);
+  const heldOut = await loadHeldOut(prepared.model, options);
   const engines = new EngineHolder(options.engine);
   const outputs: ClaimedOutput[] = [];
   try {
@@ -72,7 +73,7 @@ export async function quantize(source: string | Model, options: QuantizeOptions)
       written.push(await writeArtifact({ prepared: decided.prepared, plan: recorded, decisions, target, output: outputs[i]!, options }));
     }
     const verified = await verifyAll(decided.prepared, written, options);
-    const evaluation = await evaluateBoth(prepared.model, written[0]!.directory, options, engines);
+    const evaluation = await evaluateBoth(prepared.model, written[0]!.directory, heldOut, options, engines);
     for (const output of outputs.splice(0)) await finishOutput(output);
     const report: QuantizeReport = {
       out: written.map(({ directory, bytes, files }, i) => ({ format: prepared.targets[i]!.export.name, directory, bytes, files })),
@@ -200,6 +201,7 @@ async function verifyAll(prepared: Prepared, written: readonly WrittenArtifact[]
   for (const { directory } of written) {
     const report = await verifyArtifact(directory, {
       ...(prepared.sourceBytes <= COMPARE_BYTES && { source: prepared.model }),
+      ...(options.workers !== undefined && { workers: options.workers }),
       ...(options.signal && { signal: options.signal }),
       ...(options.onProgress && { onProgress: options.onProgress }),
     });
@@ -214,15 +216,24 @@ async function verifyAll(prepared: Prepared, written: readonly WrittenArtifact[]
   return { ...reports[0]!, tensors: reports.reduce((sum, { tensors }) => sum + tensors, 0) };
 }
 
+/** Ids to evaluate on, read before the work: a wrong path or too little text should not show at its end. */
+async function loadHeldOut(model: Model, { evaluate: request }: QuantizeOptions): Promise<readonly number[]> {
+  if (request === undefined) return [];
+  const { directory, facts } = model;
+  const ids = await loadTokenIds(request.data, { ...(directory !== undefined && { directory }), vocabularySize: facts.vocabularySize });
+  cutWindows(ids, request, model);
+  return ids;
+}
+
 async function evaluateBoth(
   model: Model,
   directory: string,
+  ids: readonly number[],
   options: QuantizeOptions,
   engines: EngineHolder,
 ): Promise<QuantizeReport["evaluation"] | undefined> {
   const request = options.evaluate;
   if (request === undefined) return undefined;
-  const ids = await loadTokenIds(request.data, { directory: model.directory ?? directory, vocabularySize: model.facts.vocabularySize });
   const { onProgress } = options;
   const result = await evaluate(await openModel(directory), ids, {
     engine: await engines.get(),
@@ -236,13 +247,15 @@ async function evaluateBoth(
   return { before: { perplexity: referencePerplexity, tokens, window }, after: { perplexity, tokens, window, kl, top1 } };
 }
 
-/** @throws {VerifyError} `verify.gate`. */
-function gateReport({ evaluation, sites }: QuantizeReport, { gate }: QuantizeOptions): void {
+/** @throws {VerifyError} `verify.gate`, with the report in its details. */
+function gateReport(report: QuantizeReport, { gate }: QuantizeOptions): void {
   if (gate === undefined) return;
-  checkGate(gate, {
+  const { evaluation, sites } = report;
+  const measured = {
     sqnr: sites.reduce((worst, { sqnr }) => Math.min(worst, sqnr), Infinity),
     ...(evaluation && { perplexity: evaluation.after.perplexity / evaluation.before.perplexity, kl: evaluation.after.kl }),
-  });
+  };
+  checkGate(gate, measured, { report });
 }
 
 function cpuSince(before: NodeJS.CpuUsage): number {

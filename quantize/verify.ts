@@ -2,8 +2,6 @@
  * Verify: re-read an artifact and compare it with its manifest, its plan and its source.
  * @module
  */
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, QuantError, throwIfAborted } from "../core/errors.ts";
@@ -18,16 +16,21 @@ import { hashBytes, hashFile, MANIFEST_FILE, readManifest, type Manifest } from 
 import { JOURNAL_DIRECTORY } from "./journal.ts";
 import { losslessPart } from "./lossless/manifest.ts";
 import { verifyLossless } from "./lossless/verify.ts";
+import { hashRanges } from "./streaming/hash.ts";
 import type { ProgressEvent, VerifyReport } from "./types.ts";
 
 export interface VerifyOptions {
   /** The model it was made from: a path, or anything with its tensors. Every weight is then dequantized and compared. */
   readonly source?: string | { readonly tensors: ReadonlyMap<string, LazyTensor> };
+  /** Threads that hash large artifacts. Default 2. */
+  readonly workers?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (event: ProgressEvent) => void;
 }
 
 type Problem = VerifyReport["problems"][number];
+
+const DEFAULT_WORKERS = 2;
 
 /** SQNR measured while writing and while reading may differ by the order of additions only. */
 const SQNR_TOLERANCE_DB = 0.01;
@@ -99,32 +102,41 @@ async function checkFiles(directory: string, manifest: Manifest, { signal }: Ver
 async function checkTensors(
   { tensors }: Checkpoint,
   manifest: Manifest,
-  { signal }: VerifyOptions,
+  options: VerifyOptions,
   progress: () => void,
 ): Promise<readonly Problem[]> {
   const problems: Problem[] = [];
-  for (const [name, { dtype, shape, sha256 }] of Object.entries(manifest.tensors)) {
-    throwIfAborted(signal);
+  const whole: LazyTensor[] = [];
+  for (const [name, { dtype, shape }] of Object.entries(manifest.tensors)) {
     const found = tensors.get(name);
     if (found === undefined) problems.push({ tensor: name, problem: "is missing" });
     else if (found.dtype !== dtype || found.shape.join() !== shape.join()) {
       problems.push({ tensor: name, problem: `is ${found.dtype} [${found.shape.join(", ")}], written was ${dtype} [${shape.join(", ")}]` });
-    } else if ((await hashTensor(found)) !== sha256) problems.push({ tensor: name, problem: "has changed (sha256)" });
-    progress();
+    } else whole.push(found);
   }
+  const hashes = await hashTensors(whole, options, progress);
+  for (const [i, { name }] of whole.entries())
+    if (hashes[i] !== manifest.tensors[name]!.sha256) problems.push({ tensor: name, problem: "has changed (sha256)" });
   for (const name of tensors.keys())
     if (!Object.hasOwn(manifest.tensors, name)) problems.push({ tensor: name, problem: "is not in the manifest" });
   return problems;
 }
 
-/** sha256 of a tensor's bytes, without holding it when it lies in a file. */
-async function hashTensor(tensor: LazyTensor): Promise<string> {
-  const { location, byteLength } = tensor;
-  if (location === undefined || byteLength === 0) return hashBytes((await tensor.read()).bytes);
-  const hash = createHash("sha256");
-  const range = { start: location.offset, end: location.offset + byteLength - 1, highWaterMark: 2 ** 20 };
-  for await (const chunk of createReadStream(location.path, range)) hash.update(chunk as Buffer);
-  return hash.digest("hex");
+/** sha256 of the bytes of each tensor, without holding those that lie in files. */
+async function hashTensors(
+  tensors: readonly LazyTensor[],
+  { workers = DEFAULT_WORKERS, signal }: VerifyOptions,
+  onDone?: () => void,
+): Promise<readonly string[]> {
+  const ranges = tensors.flatMap(({ name, byteLength, location }) => (location === undefined ? [] : [{ name, byteLength, ...location }]));
+  const inFiles = await hashRanges(ranges, { workers, signal, ...(onDone && { onDone }) });
+  let next = 0;
+  const hashes: string[] = [];
+  for (const tensor of tensors) {
+    throwIfAborted(signal);
+    hashes.push(tensor.location === undefined ? hashBytes((await tensor.read()).bytes) : inFiles[next++]!);
+  }
+  return hashes;
 }
 
 async function readLayout(checkpoint: Checkpoint, problems: Problem[]): Promise<LayoutReading | undefined> {
@@ -152,16 +164,18 @@ async function compareSource(
   manifest: Manifest,
   reading: LayoutReading,
   broken: ReadonlySet<string>,
-  { source, signal }: VerifyOptions,
+  options: VerifyOptions,
   problems: Problem[],
   progress: () => void,
 ): Promise<VerifyReport["worst"]> {
+  const { source, signal } = options;
   const opened = typeof source === "string" ? await openCheckpoint(source) : undefined;
   const originals = opened?.tensors ?? (source as { readonly tensors: ReadonlyMap<string, LazyTensor> }).tensors;
   const sites = new Map<string, string>(
     manifest.plan.sites.flatMap((site) => (site.weight === undefined ? [] : [[`${site.name}.weight`, site.name] as const])),
   );
   const measured = new Map(manifest.sites.map(({ name, sqnr }) => [name, sqnr ?? Infinity]));
+  const copied: LazyTensor[] = [];
   let worst: VerifyReport["worst"];
   try {
     for (const [name, original] of originals) {
@@ -181,9 +195,13 @@ async function compareSource(
           });
         progress();
       } else if (!manifest.replaced.includes(name) && !Object.hasOwn(manifest.folds, name)) {
-        const kept = Object.hasOwn(manifest.tensors, name) && manifest.tensors[name]!.sha256 === (await hashTensor(original));
-        if (!kept) problems.push({ tensor: name, problem: "differs from the source, but nothing was planned for it" });
+        copied.push(original);
       }
+    }
+    const hashes = await hashTensors(copied, options);
+    for (const [i, { name }] of copied.entries()) {
+      const kept = Object.hasOwn(manifest.tensors, name) && manifest.tensors[name]!.sha256 === hashes[i];
+      if (!kept) problems.push({ tensor: name, problem: "differs from the source, but nothing was planned for it" });
     }
   } finally {
     await opened?.close();

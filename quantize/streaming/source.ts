@@ -13,8 +13,8 @@ import { firstNotFinite, type Stored } from "../../kernels/runs.ts";
 import { checkFactors, scaleMatrixAt, type MatrixFactors } from "../../kernels/scale-matrix/scale-matrix.ts";
 import type { TensorReader } from "./regions.ts";
 
-/** Bytes read at once: large enough for the disk, small enough for the second-level cache to see the piece twice. */
-export const PIECE_BYTES: number = 8 * 2 ** 20;
+/** Bytes read at once: large enough for the disk, small enough for the second-level cache, from which the kernels then read. */
+export const PIECE_BYTES: number = 2 ** 20;
 /** Source bytes per kernel call, so that what one kernel leaves the next one finds in cache. */
 const TILE_BYTES = 256 * 1024;
 /** A single row may take this much memory. */
