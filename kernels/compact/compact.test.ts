@@ -43,7 +43,7 @@ describe("the WASM coder gives the bytes of the definition and decodes them", ()
     test(`for every dtype it codes, at shapes around vectors, streams and blocks (${level})`, () => {
       let seed = 1;
       for (const dtype of ["BF16", "F16", "I8", "U8"] as const) {
-        for (const shape of [[1, 384], [7], [1], [31, 40], [32, 16], [33, 129], [5, 4100], [3, 70000], [260, 1023], [64, 3, 5, 5]]) {
+        for (const shape of [[1, 384], [7], [1], [31, 40], [32, 16], [33, 129], [5, 4100], [2, 70000], [140, 1023], [64, 3, 5, 5]]) {
           const [rows, cols] = [shape[0]!, shape.slice(1).reduce((a, b) => a * b, 1)];
           agree(dtype, shape, weights(dtype, rows, cols, seed++), level);
         }
@@ -60,12 +60,12 @@ describe("the WASM coder gives the bytes of the definition and decodes them", ()
       }
       for (const dtype of ["BF16", "F16"] as const) {
         for (const patterns of [all, shuffled]) {
-          for (const shape of [[256, 256], [65536], [32, 2048]]) agree(dtype, shape, new Uint8Array(patterns.buffer), level);
+          for (const shape of [[256, 256], [65536]]) agree(dtype, shape, new Uint8Array(patterns.buffer), level);
         }
         // Among ordinary weights they are escapes, not a whole block stored plain.
-        const mixed = new Uint16Array(weights(dtype, 512, 1024, 3).slice().buffer);
-        for (let i = 0; i < 65536; i++) mixed[8 * i + random.below(8)] = shuffled[i]!;
-        agree(dtype, [512, 1024], new Uint8Array(mixed.buffer), level);
+        const mixed = new Uint16Array(weights(dtype, 128, 1024, 3).slice().buffer);
+        for (let i = 0; i < 16384; i++) mixed[8 * i + random.below(8)] = shuffled[i]!;
+        agree(dtype, [128, 1024], new Uint8Array(mixed.buffer), level);
       }
     });
 
@@ -97,7 +97,7 @@ describe("the WASM coder gives the bytes of the definition and decodes them", ()
             agree("I8", [rows, 2 * cols], new Uint8Array(patterns.buffer), level);
           },
         ),
-        { seed: 7, numRuns: 60 },
+        { seed: 7, numRuns: 40 },
       );
     });
   }
@@ -105,7 +105,7 @@ describe("the WASM coder gives the bytes of the definition and decodes them", ()
 
 test("Gaussian weights with row and column scales take under 10.55 bits at max and 10.58 at fast, f16 under 13.6", () => {
   const bits = (dtype: DType, level: "max" | "fast"): number =>
-    (8 * agree(dtype, [768, 768], weights(dtype, 768, 768, 5), level).length) / 768 ** 2;
+    (8 * agree(dtype, [512, 512], weights(dtype, 512, 512, 5), level).length) / 512 ** 2;
   expect(bits("BF16", "max")).toBeLessThan(10.55);
   expect(bits("BF16", "fast")).toBeLessThan(10.58);
   expect(bits("F16", "max")).toBeLessThan(13.6);

@@ -16,7 +16,12 @@ import { createCompactCoder } from "./coder.ts";
  * @returns the payload in pieces: head, blocks.
  * @throws {VerifyError} `verify.mismatch` when it does not decode to the tensor: then the machine or this program is broken.
  */
-export function encodeVerified(name: string, { dtype, shape, bytes }: Tensor, level: CompactLevel, coder: BlockCoder): readonly Uint8Array[] {
+export function encodeVerified(
+  name: string,
+  { dtype, shape, bytes }: Tensor,
+  level: CompactLevel,
+  coder: BlockCoder,
+): readonly Uint8Array[] {
   const pieces = encodePayload(dtype, shape, bytes, level, coder);
   const total = pieces.reduce((sum, piece) => sum + piece.length, 0);
   const head = parseHead(name, dtype, shape, pieces[0]!.subarray(0, headLength(name, pieces[0]!, total)), total);

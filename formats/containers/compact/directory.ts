@@ -131,7 +131,8 @@ export function parseFooter(file: string, size: number, prefix: Uint8Array, byte
 export function parseDirectory(file: string, footer: Footer, packed: Uint8Array): Directory {
   let plain: Uint8Array;
   try {
-    plain = inflateRawSync(packed, { maxOutputLength: footer.plainBytes });
+    // A copy of its own class: a Buffer slices differently.
+    plain = new Uint8Array(inflateRawSync(packed, { maxOutputLength: footer.plainBytes }));
   } catch (cause) {
     throw new FormatError("format.field", `${file}: its directory cannot be inflated`, { file }, { cause });
   }

@@ -69,8 +69,14 @@ export async function writeCompact(path: string, source: CompactSource, options:
 /** The whole file in memory. */
 export async function encodeCompact(source: CompactSource, options: CompactWriteOptions): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  await writeParts(source, options, async (bytes) => void parts.push(bytes));
-  return Buffer.concat(parts);
+  const size = await writeParts(source, options, async (bytes) => void parts.push(bytes));
+  const out = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
 }
 
 interface Ready {

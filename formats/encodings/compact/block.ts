@@ -43,7 +43,7 @@ export function encodeBlock(view: MatrixView, model: TensorModel, level: Compact
   let raw: Uint8Array = new Uint8Array(0);
   if (kind === "bytes") symbols.set(bytes);
   else {
-    const patterns = new Uint16Array(bytes.slice().buffer);
+    const patterns = new Uint16Array(new Uint8Array(bytes).buffer);
     raw = packRawBits(kind, patterns);
     for (let r = 0; r < rows; r++) {
       const row = toSymbols(kind, patterns.subarray(r * cols, (r + 1) * cols), model.classes, firstRow + r);

@@ -42,7 +42,7 @@ export interface BlockCoder {
 
 export const definition: BlockCoder = {
   // A copy, since the bytes may lie at an odd address.
-  fitClasses: (view, bytes) => fitClasses(view, new Uint16Array(bytes.slice().buffer)),
+  fitClasses: (view, bytes) => fitClasses(view, new Uint16Array(new Uint8Array(bytes).buffer)),
   countBytes(bytes) {
     const counts = new Float64Array(256);
     for (const byte of bytes) counts[byte]!++;

@@ -5,7 +5,7 @@
  * |---|---|---|
  * | 0 | u8 | 0 raw, 1 floats with classes, 2 bytes with a table |
  * | 1 | u8 | 0 none, 1 `max`, 2 `fast` |
- * | 2 | u8 | floats: Rice parameter of the row classes; bytes: first symbol of the table |
+ * | 2 | u8 | floats: parameter of the row classes (`class-bits.ts`); bytes: first symbol of the table |
  * | 3 | u8 | floats: the same of the columns, 255 when columns have no classes; bytes: last symbol |
  * | 4 | i16 | floats: base of the row classes |
  * | 6 | i16 | floats: base of the column classes |
@@ -19,7 +19,7 @@
 import { byteLength, type DType } from "../../../core/dtype.ts";
 import { FormatError } from "../../../core/errors.ts";
 import { blockBytes, wholeWords, type CompactLevel } from "./block.ts";
-import { chooseRice, encodeClasses, readClasses } from "./class-bits.ts";
+import { chooseClassCode, encodeClasses, readClasses } from "./class-bits.ts";
 import { MAX_COLUMN_CLASS, MAX_ROW_CLASS, MIN_ROWS_FOR_COLUMNS, type Classes } from "./classes.ts";
 import type { BlockCoder } from "./coder.ts";
 import { TABLE_SIZE } from "./frequencies.ts";
@@ -103,12 +103,12 @@ interface Plan {
 
 function planFloats(view: MatrixView, bytes: Uint8Array, coder: BlockCoder): Plan {
   const classes = coder.fitClasses(view, bytes);
-  const row = chooseRice(classes.rows);
-  const column = chooseRice(classes.columns);
+  const row = chooseClassCode(classes.rows);
+  const column = chooseClassCode(classes.columns);
   const hasColumns = view.rows >= MIN_ROWS_FOR_COLUMNS;
   const bases = new Uint8Array(Int16Array.of(row.base, hasColumns ? column.base : 0).buffer);
   return {
-    head: [1, 0, row.k, hasColumns ? column.k : NO_COLUMNS, ...bases],
+    head: [1, 0, row.parameter, hasColumns ? column.parameter : NO_COLUMNS, ...bases],
     tables: encodeClasses([[classes.rows, row], ...(hasColumns ? ([[classes.columns, column]] as const) : [])]),
     model: { classes, tables: FLOAT_TABLES },
   };
@@ -202,13 +202,12 @@ function parseClasses(
   fail: (text: string) => FormatError,
 ): TensorModel {
   const numbers = new DataView(head.buffer, head.byteOffset, head.byteLength);
-  const [rowK, columnK] = [head[2]!, head[3]!];
-  const hasColumns = columnK !== NO_COLUMNS;
-  if (rowK > 7 || (hasColumns && columnK > 7)) throw fail(`Rice parameters ${rowK} and ${columnK}; at most 7 are used`);
+  const [rowCode, columnCode] = [head[2]!, head[3]!];
+  const hasColumns = columnCode !== NO_COLUMNS;
   const reader = readClasses(name, bits);
-  const rows = reader.read(view.rows, { base: numbers.getInt16(4, true), k: rowK }, 0, MAX_ROW_CLASS);
+  const rows = reader.read(view.rows, { base: numbers.getInt16(4, true), parameter: rowCode }, 0, MAX_ROW_CLASS);
   const columns: Classes["columns"] = hasColumns
-    ? reader.read(view.cols, { base: numbers.getInt16(6, true), k: columnK }, -MAX_COLUMN_CLASS, MAX_COLUMN_CLASS)
+    ? reader.read(view.cols, { base: numbers.getInt16(6, true), parameter: columnCode }, -MAX_COLUMN_CLASS, MAX_COLUMN_CLASS)
     : new Int16Array(view.cols);
   if (reader.used() !== bits.length) throw fail(`its classes take ${reader.used()} bytes, not ${bits.length}`);
   return { classes: { rows, columns }, tables: FLOAT_TABLES };

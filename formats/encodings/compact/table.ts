@@ -60,8 +60,8 @@ export function limitedLengths(frequencies: readonly number[] | Uint16Array, lim
   return lengths;
 }
 
-/** Canonical codes: by length, then by symbol; the first bit of a code is the lowest of its number. */
-function canonicalCodes(lengths: Uint8Array): { codes: Uint16Array; byBits: Uint16Array } {
+/** Canonical codes: by length, then by symbol; the first bit of a code is the lowest of its number. @param lengths - at most 12, of a complete code. */
+export function canonicalCodes(lengths: Uint8Array): { codes: Uint16Array; byBits: Uint16Array } {
   const codes = new Uint16Array(lengths.length);
   const byBits = new Uint16Array(TABLE_SIZE);
   let code = 0;
