@@ -121,7 +121,16 @@ function assertCausal({ facts }: Model): void {
   );
 }
 
-function cutWindows(ids: readonly number[], { window: wanted, maxTokens }: EvaluateOptions, { facts }: Model): (readonly number[])[] {
+/**
+ * The windows that `evaluate` scores: they do not overlap, the tail is dropped.
+ *
+ * @throws {InputError} `input.data` when the ids do not fill one; `input.option` for a window or limit that allows none.
+ */
+export function cutWindows(
+  ids: readonly number[],
+  { window: wanted, maxTokens }: Pick<EvaluateOptions, "window" | "maxTokens">,
+  { facts }: Pick<Model, "facts">,
+): (readonly number[])[] {
   const window = wanted ?? Math.min(DEFAULT_WINDOW, facts.maxPositions);
   if (!Number.isInteger(window) || window < 2) {
     throw new InputError("input.option", `the window is ${window} ids; it must be an integer of at least 2`, { window });
