@@ -1,0 +1,159 @@
+/**
+ * Speed and size of the compact codec on one thread and on two, next to a plain copy and to zstd level 1 on the same bytes.
+ *
+ *   npx tsx bench/compact.ts [model.safetensors] [--mib 48] [--rounds 7]
+ *
+ * Without a file: Gaussian weights with row and column scales. What is decoded is compared with the source before anything is timed.
+ * All anchors run in every round, so that what else the machine does meets all alike; the best of the rounds counts, in CPU time of
+ * this process for one thread and in wall time for workers. zstd: the system's library through its command (`zstd -b1`, if there is one), on the bytes of the tensors.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { encodeBf16 } from "../core/float.ts";
+import { createRandom } from "../core/random.ts";
+import type { Tensor } from "../core/tensor.ts";
+import { openFileSource } from "../formats/containers/bytes.ts";
+import { openSafetensors } from "../formats/containers/safetensors/read.ts";
+import { decodeBlocks, encodePayload, headLength, parseHead } from "../formats/encodings/compact/payload.ts";
+import { createCompactCoder } from "../kernels/compact/coder.ts";
+import { run, type EncodeTask } from "../kernels/compact/tensor.ts";
+import { createPool } from "../kernels/pool.ts";
+
+const { values, positionals } = parseArgs({
+  options: { mib: { type: "string", default: "48" }, rounds: { type: "string", default: "7" } },
+  allowPositionals: true,
+});
+const limit = Number(values.mib) * 2 ** 20;
+const rounds = Number(values.rounds);
+const LEVELS = ["max", "fast"] as const;
+
+async function readTensors(path: string): Promise<Tensor[]> {
+  const source = await openFileSource(path);
+  const file = await openSafetensors(source);
+  const tensors: Tensor[] = [];
+  let bytes = 0;
+  for (const lazy of file.tensors.values()) {
+    if (bytes >= limit) break;
+    tensors.push(await lazy.read());
+    bytes += lazy.byteLength;
+  }
+  await file.close();
+  return tensors;
+}
+
+function createTensors(): Tensor[] {
+  const random = createRandom(1);
+  return Array.from({ length: Math.max(1, Math.round(limit / (2 * 1024 * 1024))) }, () => {
+    const columns = Float64Array.from({ length: 1024 }, () => Math.exp(0.2 * random.normal()));
+    const patterns = new Uint16Array(1024 * 1024);
+    for (let r = 0; r < 1024; r++) {
+      const scale = 0.02 * Math.exp(0.3 * random.normal());
+      for (let c = 0; c < 1024; c++) patterns[1024 * r + c] = encodeBf16(random.normal() * scale * columns[c]!);
+    }
+    return { dtype: "BF16", shape: [1024, 1024], bytes: new Uint8Array(patterns.buffer) };
+  });
+}
+
+const tensors = positionals[0] === undefined ? createTensors() : await readTensors(positionals[0]);
+const total = tensors.reduce((sum, { bytes }) => sum + bytes.length, 0);
+const coder = createCompactCoder();
+
+/** Payloads with their heads, ready to decode. */
+const encoded = LEVELS.map((level) =>
+  tensors.map(({ dtype, shape, bytes }) => {
+    const payload = Buffer.concat(encodePayload(dtype, shape, bytes, level, coder));
+    const head = parseHead("tensor", dtype, shape, payload.subarray(0, headLength("tensor", payload, payload.length)), payload.length);
+    return { payload, head };
+  }),
+);
+const out = new Uint8Array(tensors.reduce((most, { bytes }) => Math.max(most, bytes.length), 0));
+const decodeAll = (level: number, check: boolean): void => {
+  for (const [i, { payload, head }] of encoded[level]!.entries()) {
+    const { bytes } = tensors[i]!;
+    const part = out.subarray(0, bytes.length);
+    decodeBlocks("tensor", head, 0, head.checksums.length, payload.subarray(head.headBytes), coder, part);
+    if (check && Buffer.compare(part, bytes) !== 0) throw new Error(`tensor ${i} does not come back at level ${LEVELS[level]}`);
+  }
+};
+LEVELS.forEach((_, level) => decodeAll(level, true));
+
+const cpuSeconds = (work: () => void): number => {
+  const start = process.cpuUsage();
+  work();
+  const { user, system } = process.cpuUsage(start);
+  return (user + system) / 1e6;
+};
+
+const scratch = mkdtempSync(join(tmpdir(), "compact-bench-"));
+const zstdInput = join(scratch, "tensors");
+writeFileSync(zstdInput, Buffer.concat(tensors.map(({ bytes }) => bytes)));
+/** GB/s of zstd -1: [encode, decode], or nothing without the command. */
+function zstdSpeeds(): readonly [number, number] | undefined {
+  const { stdout, status } = spawnSync("zstd", ["-b1", "-i1", zstdInput], { encoding: "utf8" });
+  const found = status === 0 ? [...stdout.matchAll(/([\d.]+) MB\/s,\s+([\d.]+) MB\/s/g)].at(-1) : undefined;
+  return found === undefined ? undefined : [Number(found[1]) / 1e3, Number(found[2]) / 1e3];
+}
+
+const best = new Map<string, number>();
+const note = (name: string, speed: number): void => void best.set(name, Math.max(best.get(name) ?? 0, speed));
+const copy = new Uint8Array(out.length);
+for (let round = 0; round < rounds; round++) {
+  note("memcpy", total / 1e9 / cpuSeconds(() => tensors.forEach(({ bytes }) => copy.set(bytes))));
+  const zstd = zstdSpeeds();
+  if (zstd !== undefined) {
+    note("zstd encode", zstd[0]);
+    note("zstd decode", zstd[1]);
+  }
+  for (const [l, level] of LEVELS.entries()) {
+    note(
+      `${level} encode`,
+      total / 1e9 / cpuSeconds(() => tensors.forEach(({ dtype, shape, bytes }) => encodePayload(dtype, shape, bytes, level, coder))),
+    );
+    note(`${level} decode`, total / 1e9 / cpuSeconds(() => decodeAll(l, false)));
+  }
+}
+rmSync(scratch, { recursive: true });
+
+/** Wall time of encoding (and checking) all tensors, largest first, by a number of workers; started beforehand. */
+async function workerSeconds(workers: number): Promise<number> {
+  const pool = createPool<EncodeTask, readonly Uint8Array[]>({
+    workers,
+    module: new URL("../kernels/compact/tensor.ts", import.meta.url),
+    run,
+  });
+  const order = tensors.toSorted((a, b) => b.bytes.length - a.bytes.length);
+  // In shared memory, so that handing tasks over costs nothing.
+  const tasks = order.map(({ dtype, shape, bytes }): EncodeTask => {
+    const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
+    shared.set(bytes);
+    return { name: "tensor", tensor: { dtype, shape, bytes: shared }, level: "max" };
+  });
+  let least = Infinity;
+  for (let round = 0; round < 1 + rounds; round++) {
+    const start = performance.now();
+    await pool.map(tasks);
+    if (round > 0) least = Math.min(least, (performance.now() - start) / 1e3);
+  }
+  await pool.close();
+  return least;
+}
+
+const ratio = (name: string, anchor: string): string =>
+  best.has(anchor) ? `${(best.get(name)! / best.get(anchor)!).toFixed(2)} of ${anchor}` : "";
+console.log(`${(total / 2 ** 20).toFixed(0)} MiB in ${tensors.length} tensors, best of ${rounds} rounds, GB of tensors a second`);
+for (const [l, level] of LEVELS.entries()) {
+  const stored = encoded[l]!.reduce((sum, { payload }) => sum + payload.length, 0);
+  console.log(
+    `${level.padEnd(12)} ${((100 * stored) / total).toFixed(2)} % of the bytes, ${((16 * stored) / total).toFixed(4)} bits of 16`,
+  );
+}
+for (const [name, speed] of best) {
+  const step = name.endsWith("encode") ? "encode" : "decode";
+  const anchors = name.startsWith("zstd") || name === "memcpy" ? "" : `${ratio(name, `zstd ${step}`)}   ${ratio(name, "memcpy")}`;
+  console.log(`${name.padEnd(12)} ${speed.toFixed(3)}   ${anchors}`);
+}
+const [one, two] = [await workerSeconds(1), await workerSeconds(2)];
+console.log(`two workers  ${(one / two).toFixed(2)} times one (encode and check, max)`);
