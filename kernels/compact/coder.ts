@@ -1,6 +1,7 @@
 /**
  * Fast twin of the compact codec's definition: the same bytes and the same classes, in WASM.
  *
+ * Elements and blocks that lie in the workspace's memory are worked on in place; others are copied in and out.
  * Streams are not trusted: a block may read past its end into padding taken for that, writes only its own elements,
  * and is refused when streams, states and escapes do not all end with the elements.
  * @module
@@ -66,10 +67,14 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     workspace.release(base);
     prepared = undefined;
   }
-  function place(bytes: Uint8Array): Region {
-    const region = workspace.take(bytes.length);
+  /** Bytes where the kernels reach them, and `slack` bytes that may be read past them: as they lie, when that is in the workspace already. */
+  function place(bytes: Uint8Array, slack = 0): Region {
+    const { buffer } = workspace.memory;
+    const reach = bytes.byteOffset + bytes.length + slack + 64;
+    if (bytes.buffer === buffer && reach <= buffer.byteLength) return { at: bytes.byteOffset, byteLength: bytes.length };
+    const region = workspace.take(bytes.length + slack);
     workspace.bytes(region).set(bytes);
-    return region;
+    return { at: region.at, byteLength: bytes.length };
   }
   function placeRows({ rows }: Classes, first: number, count: number): number {
     const part = rows.subarray(first, first + count);
@@ -156,12 +161,12 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     const { kind, cols } = view;
     const parts = splitBlock(name, view, level, b, block);
     const columns = prepare(view, model);
-    const decoded = workspace.take(blockBytes(view, b));
     if (parts.plain !== undefined) {
       out.set(parts.plain);
-      workspace.bytes(decoded).set(parts.plain);
-      return checksumAt(decoded);
+      return checksumAt(place(parts.plain));
     }
+    const isHere = out.buffer === workspace.memory.buffer && out.length === blockBytes(view, b);
+    const decoded = isHere ? { at: out.byteOffset, byteLength: out.length } : workspace.take(blockBytes(view, b));
     const rows = rowsOfBlock(view, b);
     const count = rows * cols;
     const code = KINDS.indexOf(kind);
@@ -180,9 +185,7 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     if (level === "max") {
       const stream = parts.streams[0]!;
       // As far as a damaged stream could make it read.
-      const words = workspace.take(stream.length + 2 * count);
-      workspace.bytes(words).set(stream);
-      workspace.bytes(words).fill(0, stream.length, stream.length + 64);
+      const words = place(stream, 2 * count);
       new Uint32Array(workspace.memory.buffer, states.at, 8).set(parts.states);
       const end = kernel.decodeRans(
         ...([words.at, states.at, rows, cols, code, classes, columns.zeros, columns.slotOffsets, columns.stride] as const),
@@ -198,10 +201,7 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
       const places = new Uint32Array(4);
       for (const [s, stream] of parts.streams.entries()) {
         const own = Math.max(0, Math.ceil((rows - s) / 4)) * cols;
-        const region = workspace.take(stream.length + Math.ceil(1.5 * own));
-        workspace.bytes(region).set(stream);
-        workspace.bytes(region).fill(0, stream.length, stream.length + 64);
-        places[s] = region.at;
+        places[s] = place(stream, Math.ceil(1.5 * own)).at;
       }
       const entries = workspace.take(8 * (cols + 8));
       new Uint32Array(workspace.memory.buffer, states.at, 4).set(places);
@@ -215,7 +215,7 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
       const isDone = parts.streams.every((stream, s) => wholeWords(ends[s]! / 8) === stream.length);
       if (!isDone) throw fail("the streams and the elements end apart");
     }
-    out.set(workspace.bytes(decoded));
+    if (!isHere) out.set(workspace.bytes(decoded));
     return checksumAt(decoded);
   }
 

@@ -119,17 +119,25 @@ function mix(lane: v128, x: v128): v128 {
   return v128.or(i32x4.shl(y, 13), i32x4.shr_u(y, 19));
 }
 
-/** The sixteen lanes of the checksum of `bytes` bytes at `x`, to `lanes`. Writes zeros past the end up to a multiple of 64. */
+/** The sixteen lanes of the checksum of `bytes` bytes at `x`, to `lanes`. */
 export function checksumLanes(x: usize, bytes: i32, lanes: usize): void {
-  if (bytes & 63) memory.fill(x + bytes, 0, 64 - (bytes & 63));
   let a = i32x4(0, 1, 2, 3), b = i32x4(4, 5, 6, 7), c = i32x4(8, 9, 10, 11), d = i32x4(12, 13, 14, 15);
-  const end = x + bytes;
+  const rest = bytes & 63;
+  const end = x + bytes - rest;
   while (x < end) {
     a = mix(a, v128.load(x));
     b = mix(b, v128.load(x, 16));
     c = mix(c, v128.load(x, 32));
     d = mix(d, v128.load(x, 48));
     x += 64;
+  }
+  if (rest > 0) {
+    memory.fill(lanes, 0, 64);
+    memory.copy(lanes, x, rest);
+    a = mix(a, v128.load(lanes));
+    b = mix(b, v128.load(lanes, 16));
+    c = mix(c, v128.load(lanes, 32));
+    d = mix(d, v128.load(lanes, 48));
   }
   v128.store(lanes, a);
   v128.store(lanes, b, 16);
