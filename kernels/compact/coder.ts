@@ -278,12 +278,12 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     return counts;
   }
 
-  function checksum(bytes: Uint8Array): number {
+  function checksumOf(bytes: Uint8Array): number {
     reset();
     return checksumAt(place(bytes));
   }
 
-  return { fitClasses, countBytes, encodeBlock, decodeBlock, checksum };
+  return { fitClasses, countBytes, encodeBlock, decodeBlock, checksum: checksumOf };
 }
 
 interface ColumnTables {

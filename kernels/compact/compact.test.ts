@@ -1,10 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { DType } from "../../core/dtype.ts";
+import { FormatError } from "../../core/errors.ts";
 import { encodeBf16, encodeFloat, F16 } from "../../core/float.ts";
 import { createRandom } from "../../core/random.ts";
+import { roundHalfEven } from "../../core/round.ts";
 import { definition } from "../../formats/encodings/compact/coder.ts";
 import { decodeBlocks, encodePayload, headLength, parseHead } from "../../formats/encodings/compact/payload.ts";
+import { FLOAT_TABLES } from "../../formats/encodings/compact/symbols.ts";
+import { viewMatrix } from "../../formats/encodings/compact/view.ts";
+import { createWorkspace } from "../load-wasm.ts";
 import { createCompactCoder } from "./coder.ts";
 
 const coder = createCompactCoder();
@@ -21,7 +26,7 @@ function weights(dtype: DType, rows: number, cols: number, seed: number): Uint8A
   }
   if (dtype === "BF16") return new Uint8Array(Uint16Array.from(values, encodeBf16).buffer);
   if (dtype === "F16") return new Uint8Array(Uint16Array.from(values, (x) => encodeFloat(F16, x)).buffer);
-  return Uint8Array.from(values, (x) => Math.max(-127, Math.min(127, Math.round(600 * x))) & 0xff);
+  return Uint8Array.from(values, (x) => Math.max(-127, Math.min(127, roundHalfEven(600 * x))) & 0xff);
 }
 
 /** Both coders give the same payload, and both decode it to the elements. @returns the payload. */
@@ -41,6 +46,7 @@ function agree(dtype: DType, shape: readonly number[], bytes: Uint8Array, level:
 describe("the WASM coder gives the bytes of the definition and decodes them", () => {
   for (const level of LEVELS) {
     test(`for every dtype it codes, at shapes around vectors, streams and blocks (${level})`, () => {
+      expect.hasAssertions();
       let seed = 1;
       for (const dtype of ["BF16", "F16", "I8", "U8"] as const) {
         for (const shape of [[1, 384], [7], [1], [31, 40], [32, 16], [33, 129], [5, 4100], [2, 70000], [140, 1023], [64, 3, 5, 5]]) {
@@ -51,6 +57,7 @@ describe("the WASM coder gives the bytes of the definition and decodes them", ()
     });
 
     test(`for all 65,536 patterns, in order and shuffled, as bf16 and f16 (${level})`, () => {
+      expect.hasAssertions();
       const random = createRandom(9);
       const all = Uint16Array.from({ length: 65536 }, (_, i) => i);
       const shuffled = all.slice();
@@ -70,6 +77,7 @@ describe("the WASM coder gives the bytes of the definition and decodes them", ()
     });
 
     test(`for constant tensors, zeros of both signs, infinities and NaN payloads (${level})`, () => {
+      expect.hasAssertions();
       for (const pattern of [0, 0x8000, 0x7f80, 0xff80, 0x7fc1, 0xffff, 0x0001, 0x3f80, 0x7c00, 0x7bff]) {
         for (const dtype of ["BF16", "F16"] as const) {
           for (const shape of [[64, 64], [1], [100]]) {
@@ -82,6 +90,7 @@ describe("the WASM coder gives the bytes of the definition and decodes them", ()
     });
 
     test(`for random contents of every skew (${level})`, () => {
+      expect.hasAssertions();
       fc.assert(
         fc.property(
           fc.integer(),
@@ -109,4 +118,37 @@ test("Gaussian weights with row and column scales take under 10.55 bits at max a
   expect(bits("BF16", "max")).toBeLessThan(10.55);
   expect(bits("BF16", "fast")).toBeLessThan(10.58);
   expect(bits("F16", "max")).toBeLessThan(13.6);
+});
+
+test("in the workspace's own memory blocks are decoded in place, and no byte beside the elements is written, however damaged the block", () => {
+  const workspace = createWorkspace(64);
+  const view = viewMatrix("BF16", [133, 67])!;
+  const bytes = weights("BF16", 133, 67, 8);
+  const model = { classes: definition.fitClasses(view, bytes), tables: FLOAT_TABLES };
+  const random = createRandom(4);
+  const guarded = workspace.bytes(workspace.take(bytes.length + 256));
+  const at = workspace.take(bytes.length);
+  const inPlace = createCompactCoder(workspace);
+  for (const level of LEVELS) {
+    const { block } = definition.encodeBlock(view, model, level, 0, bytes);
+    let refused = 0;
+    for (let i = 0; i < 300; i++) {
+      const damaged = workspace.bytes(at).subarray(0, block.length);
+      damaged.set(block);
+      if (i > 0) for (let k = random.below(4); k >= 0; k--) damaged[random.below(damaged.length)] = random.below(256);
+      guarded.fill(0xa5);
+      const out = guarded.subarray(128, 128 + bytes.length);
+      try {
+        const sum = inPlace.decodeBlock("w", view, model, level, 0, damaged, out);
+        expect(sum).toBe(definition.checksum(out));
+        if (i === 0) expect(Buffer.compare(out, bytes)).toBe(0);
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error;
+        refused++;
+      }
+      expect([...guarded.subarray(0, 128), ...guarded.subarray(128 + bytes.length)].every((byte) => byte === 0xa5)).toBe(true);
+    }
+    // Huffman streams mostly find their way again: that is what the checksum is for.
+    expect(refused).toBeGreaterThan(level === "max" ? 100 : 10);
+  }
 });

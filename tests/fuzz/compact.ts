@@ -6,6 +6,7 @@ import { deflateRawSync, inflateRawSync } from "node:zlib";
 import { encodeBf16, encodeFloat, F16 } from "../../core/float.ts";
 import { FormatError } from "../../core/errors.ts";
 import { createRandom, type Random } from "../../core/random.ts";
+import { roundHalfEven } from "../../core/round.ts";
 import { lazyOf, tensorOf, type Tensor } from "../../core/tensor.ts";
 import { memorySource } from "../../formats/containers/bytes.ts";
 import { openCompact } from "../../formats/containers/compact/read.ts";
@@ -34,7 +35,7 @@ async function createSeeds(): Promise<{ files: readonly Uint8Array[]; tensors: R
     [
       "codes",
       tensorOf(
-        Int8Array.from(normal(6000), (x) => Math.round(200 * x)),
+        Int8Array.from(normal(6000), (x) => roundHalfEven(200 * x)),
         [60, 100],
       ),
     ],

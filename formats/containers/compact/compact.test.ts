@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { encodeBf16 } from "../../../core/float.ts";
 import { createRandom } from "../../../core/random.ts";
+import { roundHalfEven } from "../../../core/round.ts";
 import { lazyOf, tensorOf, type Tensor } from "../../../core/tensor.ts";
 import { memorySource } from "../bytes.ts";
 import { encodeSafetensors } from "../safetensors/write.ts";
@@ -32,7 +33,7 @@ const TENSORS = new Map<string, Tensor>([
   [
     "codes",
     tensorOf(
-      Int8Array.from({ length: 90000 }, () => Math.round(random.normal() * 12)),
+      Int8Array.from({ length: 90000 }, () => roundHalfEven(random.normal() * 12)),
       [300, 300],
     ),
   ],

@@ -129,7 +129,7 @@ async function writeParts(
     while (entries.length < tensors.length) {
       while (next < tensors.length && running.length < Math.max(1, ahead)) running.push(prepare(tensors[next++]!));
       const { name, key, bytes, sha256, pieces } = await running[0]!;
-      running.shift();
+      void running.shift();
       const sameAs = seen.get(key);
       const from = at;
       if (sameAs === undefined) {

@@ -83,7 +83,7 @@ interface Coded {
 
 /** From the last symbol to the first: a decoder goes the other way. */
 function encodeRans(model: TensorModel, symbols: Uint8Array, firstRow: number, rows: number, cols: number): Coded {
-  const states = new Array<number>(LANES).fill(STATE_MIN);
+  const states = Array.from({ length: LANES }, () => STATE_MIN);
   const words: number[] = [];
   for (let r = rows - 1; r >= 0; r--) {
     for (let c = cols - 1; c >= 0; c--) {
@@ -99,7 +99,7 @@ function encodeRans(model: TensorModel, symbols: Uint8Array, firstRow: number, r
     }
   }
   const stream = new Uint8Array(wholeWords(2 * words.length));
-  words.reverse().forEach((word, i) => {
+  words.toReversed().forEach((word, i) => {
     stream[2 * i] = word & 0xff;
     stream[2 * i + 1] = word >> 8;
   });
@@ -163,7 +163,8 @@ export function splitBlock(name: string, view: MatrixView, level: CompactLevel, 
   const lengths = level === "fast" ? [2, 4, 6].map((from) => 4 * view16.getUint16(from, true)) : [];
   const fixed = at + rawBytes + wholeWords(escapeBytes) + lengths.reduce((sum, length) => sum + length, 0);
   if (fixed > block.length) throw fail(`its parts take ${fixed} bytes, the block has ${block.length}`);
-  for (let lane = 0; level === "max" && lane < LANES; lane++) {
+  const lanes = level === "max" ? LANES : 0;
+  for (let lane = 0; lane < lanes; lane++) {
     states[lane] = view16.getUint32(4 + 4 * lane, true);
     if (states[lane]! < STATE_MIN) throw fail(`state ${lane} is ${states[lane]}, below ${STATE_MIN}`);
   }
@@ -246,7 +247,7 @@ function ransReader({ states, streams }: BlockParts): SymbolReader {
 }
 
 function huffmanReader({ streams }: BlockParts): SymbolReader {
-  const positions = new Array<number>(STREAMS).fill(0);
+  const positions = Array.from({ length: STREAMS }, () => 0);
   return {
     symbol(r, _, { byBits }) {
       const stream = streams[r % STREAMS]!;

@@ -46,7 +46,7 @@ export function chooseClassCode(values: Int16Array): ClassCode {
   const [low, high] = [sorted[0] ?? 0, sorted.at(-1) ?? 0];
   // A single value would have a code of no bits; what is read back must take some.
   if (high === low || high - low >= MAX_SYMBOLS) return best;
-  const counts = new Array<number>(high - low + 1).fill(0);
+  const counts = Array.from({ length: high - low + 1 }, () => 0);
   for (const value of values) counts[value - low]!++;
   const lengths = limitedLengths(counts, TABLE_BITS);
   let bits = 8 + 4 * counts.length;

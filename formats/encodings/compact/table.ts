@@ -52,8 +52,8 @@ export function limitedLengths(frequencies: readonly number[] | Uint16Array, lim
       const [a, b] = [list[i]!, list[i + 1]!];
       packages.push({ weight: a.weight + b.weight, symbols: [...a.symbols, ...b.symbols] });
     }
-    // Array.prototype.sort is stable: items stay before packages of the same weight.
-    list = [...items, ...packages].sort((a, b) => a.weight - b.weight);
+    // The sort is stable: items stay before packages of the same weight.
+    list = [...items, ...packages].toSorted((a, b) => a.weight - b.weight);
   }
   const lengths = new Uint8Array(frequencies.length);
   for (const { symbols } of list.slice(0, 2 * items.length - 2)) for (const s of symbols) lengths[s]!++;
