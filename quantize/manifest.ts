@@ -10,6 +10,7 @@ import { FormatError } from "../core/errors.ts";
 import { readSmallFile } from "../formats/containers/bytes.ts";
 import { isObject, parseJsonObject } from "../formats/containers/json.ts";
 import type { FoldRecords } from "./fold-records.ts";
+import { manifestProblem } from "./manifest-check.ts";
 import type { Plan, SiteReport } from "./types.ts";
 
 export const MANIFEST_FILE = "bitwright.json";
@@ -63,6 +64,8 @@ export async function readManifest(directory: string): Promise<Manifest> {
     checkFileName(entry["file"], path);
   }
   for (const name of Object.keys(files)) checkFileName(name, path);
+  const problem = manifestProblem(parsed);
+  if (problem !== undefined) throw new FormatError("format.field", `${path} is not what this tool writes: ${problem}`, { directory });
   return parsed as unknown as Manifest;
 }
 
@@ -80,8 +83,7 @@ function isBelow(name: string): boolean {
 
 /** A manifest names files beside or below it. */
 function checkFileName(name: string, path: string): void {
-  if (!isBelow(name))
-    throw new FormatError("format.path", `${path} names a file outside its directory: ${name}`, { file: name });
+  if (!isBelow(name)) throw new FormatError("format.path", `${path} names a file outside its directory: ${name}`, { file: name });
 }
 
 /** sha256 of a whole file, hex. */

@@ -198,7 +198,7 @@ export interface QuantizeReport {
 export interface VerifyReport {
   readonly ok: boolean;
   readonly tensors: number;
-  /** Worst SQNR (dB) against the source, with its tensor, when a source was given. */
+  /** Worst SQNR (dB), with its tensor: against the source when one was given, else as it was measured while writing. */
   readonly worst?: { readonly tensor: string; readonly sqnr: number };
   readonly problems: readonly { readonly tensor: string; readonly problem: string }[];
 }

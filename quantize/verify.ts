@@ -63,12 +63,21 @@ export async function verifyArtifact(directory: string, options: VerifyOptions =
     const sound = new Set(problems.map(({ tensor }) => tensor));
     const worst =
       reading === undefined || options.source === undefined
-        ? undefined
+        ? worstRecorded(manifest)
         : await compareSource(manifest, reading, sound, options, problems, progress);
     return { ok: problems.length === 0, tensors: checkpoint.tensors.size, ...(worst && { worst }), problems };
   } finally {
     await checkpoint.close();
   }
+}
+
+/** The lowest SQNR that was measured while writing. */
+function worstRecorded({ sites }: Manifest): VerifyReport["worst"] {
+  let worst: VerifyReport["worst"];
+  for (const { name, sqnr } of sites) {
+    if (sqnr !== null && (worst === undefined || sqnr < worst.sqnr)) worst = { tensor: `${name}.weight`, sqnr };
+  }
+  return worst;
 }
 
 function progressOf(manifest: Manifest, { source, onProgress }: VerifyOptions): () => void {
@@ -185,7 +194,12 @@ async function compareSource(
       if (stored === undefined) problems.push({ tensor: name, problem: "of the source is not in the artifact" });
       else if (site !== undefined) {
         if (broken.has(name)) continue;
-        const sqnr = await compareWeight(manifest, name, original, stored);
+        const sqnr = await compareWeight(manifest, name, original, stored).catch((error: unknown) => {
+          if (!(error instanceof FormatError)) throw error;
+          problems.push({ tensor: name, problem: error.message });
+          return undefined;
+        });
+        if (sqnr === undefined) continue;
         if (worst === undefined || sqnr < worst.sqnr) worst = { tensor: name, sqnr };
         const expected = measured.get(site)!;
         if (sqnr < expected - SQNR_TOLERANCE_DB || Number.isNaN(sqnr))
