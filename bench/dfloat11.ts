@@ -61,7 +61,9 @@ if (values.job !== undefined) {
   const started = performance.now();
   const report = await quantize(values.job, { recipe: { method: ["dfloat11"] }, out: values.out!, workers: Number(values.workers) });
   const { outputBytes, sourceBytes, peakMemoryBytes, cpuSeconds } = report;
-  process.stdout.write(JSON.stringify({ seconds: (performance.now() - started) / 1000, outputBytes, sourceBytes, peakMemoryBytes, cpuSeconds }));
+  process.stdout.write(
+    JSON.stringify({ seconds: (performance.now() - started) / 1000, outputBytes, sourceBytes, peakMemoryBytes, cpuSeconds }),
+  );
 } else {
   console.log(`load ${loadavg()[0]!.toFixed(2)}`);
   await oneThread();
@@ -87,7 +89,8 @@ async function oneThread(): Promise<void> {
       workspace.release(mark);
     }));
   if (Buffer.compare(copy, bytes) !== 0) throw new Error("decoded weights differ");
-  const row = (name: string, speed: number): void => console.log(`${name.padEnd(28)} ${speed.toFixed(2).padStart(7)} GB/s  ${(speed / memcpy).toFixed(3)} of memcpy`);
+  const row = (name: string, speed: number): void =>
+    console.log(`${name.padEnd(28)} ${speed.toFixed(2).padStart(7)} GB/s  ${(speed / memcpy).toFixed(3)} of memcpy`);
   row("memcpy, one thread", memcpy);
   row("DF11 encode, one thread", encode);
   row("DF11 decode, one thread", decode);
@@ -145,7 +148,12 @@ async function endToEnd(): Promise<void> {
     const source = join(folder, "model.safetensors");
     makeModel(source, gib);
     const size = statSync(source).size;
-    const times: { copy: number; job: Record<string, number>; peak: number; ratio: number } = { copy: Infinity, job: {}, peak: 0, ratio: 0 };
+    const times: { copy: number; job: Record<string, number>; peak: number; ratio: number } = {
+      copy: Infinity,
+      job: {},
+      peak: 0,
+      ratio: 0,
+    };
     for (let i = 0; i < runs; i++) {
       const start = performance.now();
       spawnSync("cp", [source, join(folder, "copy")]);

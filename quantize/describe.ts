@@ -4,6 +4,7 @@
  */
 import { STATISTICS } from "../calibrate/statistics/index.ts";
 import { EXPORTS } from "./exports/index.ts";
+import { LOSSLESS_METHODS } from "./lossless/methods.ts";
 import { METHODS } from "./methods/index.ts";
 import { SCHEME_KEYS, type SchemeKey } from "./scheme-keys.ts";
 import { TRANSFORMS } from "./transforms/index.ts";
@@ -32,7 +33,7 @@ export function describeMethods(): MethodsDescription {
     Object.entries(table).map(([name, { summary }]) => ({ name, summary }));
   return {
     transforms: named(TRANSFORMS),
-    methods: named(METHODS),
+    methods: [...named(METHODS), ...named(LOSSLESS_METHODS)],
     schemeKeys: Object.entries(SCHEME_KEYS).map(([name, { summary, values, range }]: [string, SchemeKey]) => {
       const allowed = [...(range === undefined ? [] : [`${range[0]} to ${range[1]}`]), ...(values ?? [])];
       return { name: `${name}=${allowed.join("|")}`, summary, values: allowed };

@@ -3,6 +3,7 @@
  * @module
  */
 import { InputError } from "../core/errors.ts";
+import { LOSSLESS_METHODS } from "./lossless/methods.ts";
 import { findMethod, METHODS } from "./methods/index.ts";
 import type { Method, Transform } from "./method.ts";
 import { findTransform, TRANSFORMS } from "./transforms/index.ts";
@@ -15,7 +16,7 @@ export interface MethodChain {
 
 /** Names that `--method` takes, transforms first. */
 export function methodNames(): readonly string[] {
-  return [...Object.keys(TRANSFORMS), ...Object.keys(METHODS)];
+  return [...Object.keys(TRANSFORMS), ...Object.keys(METHODS), ...Object.keys(LOSSLESS_METHODS)];
 }
 
 /** "smoothquant+rtn" → ["smoothquant", "rtn"]; names are checked by `resolveMethods`. */

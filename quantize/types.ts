@@ -33,7 +33,7 @@ export interface Recipe {
   readonly patterns?: readonly { readonly pattern: string; readonly attributes?: readonly string[] }[];
   /** Round wider floats to bf16 first: the one lossy step a lossless run can take, only when asked for. */
   readonly cast?: "bf16";
-  /** Decoders to put beside a lossless artifact: "c", "wasm", "wgsl", "cuda". */
+  /** Decoders to put beside a DFloat11 artifact: "c", "wasm". */
   readonly kernels?: readonly string[];
 }
 

@@ -40,6 +40,8 @@ export interface LosslessRecord {
   readonly shards: Readonly<Record<string, number>>;
   /** Source files that the artifact has in another form or not at all, `packed`. */
   readonly originals: Readonly<Record<string, string>>;
+  /** Files that the tool added: decoders. */
+  readonly emitted?: readonly string[];
   /** Set when weights were rounded: `restore` then gives the rounded model. */
   readonly cast?: "bf16";
 }

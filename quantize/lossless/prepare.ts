@@ -10,13 +10,11 @@ import { createPool, type Pool } from "../../kernels/pool.ts";
 import type { Plan, QuantizeOptions, Recipe } from "../types.ts";
 import type { HeldSurvey, UnitCodec, UnitSurvey } from "./codec.ts";
 import { CODECS } from "./codecs.ts";
+import { checkKernels } from "./emit.ts";
 import { run, type FileRange, type LosslessResult, type LosslessTask, type UnitRef } from "./job.ts";
 import { layoutComponent, type ComponentLayout } from "./layout.ts";
 import { openLosslessSource, type Component, type LosslessSource } from "./source.ts";
 import { unitsOf } from "./units.ts";
-
-/** Names of `--method` that this folder carries out. */
-export const LOSSLESS_METHODS: ReadonlySet<string> = new Set(["dfloat11"]);
 
 /** A unit and what its codec said. */
 export interface PreparedUnit {
@@ -66,6 +64,8 @@ export function codecOf(recipe: Recipe): UnitCodec {
   if (recipe.cast !== undefined && recipe.cast !== "bf16") throw refuse(`--cast ${String(recipe.cast)}`, "must be bf16");
   const name = (recipe.codec ?? "df11") === "df11" ? "df11" : `compact-${recipe.level ?? "max"}`;
   if (name === "df11" && recipe.level !== undefined) throw refuse("--level", "belongs to --codec compact");
+  if (recipe.kernels !== undefined && name !== "df11") throw refuse("--kernels", "are decoders of df11");
+  checkKernels(recipe.kernels ?? []);
   const codec = CODECS.get(name);
   if (codec !== undefined) return codec;
   throw new InputError("input.option", `--codec ${name} is not known; codecs: ${[...CODECS.keys()].join(", ")}`, {

@@ -14,7 +14,7 @@ import { hashBytes } from "../manifest.ts";
 import { PARTIAL, realPlace } from "../output-directory.ts";
 import type { ProgressEvent } from "../types.ts";
 import type { Place } from "./job.ts";
-import { losslessPart, readLosslessManifest, unpack, type ComponentRecord } from "./manifest.ts";
+import { losslessPart, readLosslessManifest, unpack, type ComponentRecord, type LosslessRecord } from "./manifest.ts";
 import { createLosslessPool } from "./prepare.ts";
 import { decodeWork, openStored } from "./stored.ts";
 import { THREADED_BYTES } from "./verify.ts";
@@ -54,7 +54,7 @@ export async function restore(artifact: string, options: RestoreOptions): Promis
   const isNew = await claimEmpty(artifact, out);
   const files = record.components.flatMap((component) => component.sources);
   const others = [
-    ...Object.keys(manifest.files).filter((name) => !Object.hasOwn(record.originals, name) && !isWritten(name, record.components)),
+    ...Object.keys(manifest.files).filter((name) => !Object.hasOwn(record.originals, name) && !isWritten(name, record)),
     ...Object.keys(record.originals),
   ];
   const written: string[] = [];
@@ -102,9 +102,9 @@ export async function restore(artifact: string, options: RestoreOptions): Promis
   }
 }
 
-/** config.json that the writer made where the source had none. */
-function isWritten(name: string, components: readonly ComponentRecord[]): boolean {
-  return components.some(({ prefix }) => name === `${prefix}config.json`) || name.startsWith("kernels/");
+/** Decoders, and a config.json that the writer made where the source had none. */
+function isWritten(name: string, { components, emitted = [] }: LosslessRecord): boolean {
+  return emitted.includes(name) || components.some(({ prefix }) => name === `${prefix}config.json`);
 }
 
 /** @returns whether the directory was made here. @throws {InputError} */

@@ -11,7 +11,8 @@ import { canonicalJson, hashBytes } from "../manifest.ts";
 import { claimOutput, finishOutput, realPlace } from "../output-directory.ts";
 import { checkBudgets } from "../budgets.ts";
 import type { Plan, QuantizeOptions, QuantizeReport, Recipe, SiteReport } from "../types.ts";
-import { createLosslessPool, LOSSLESS_METHODS, prepareLossless, type PreparedLossless } from "./prepare.ts";
+import { isLosslessMethod } from "./methods.ts";
+import { createLosslessPool, prepareLossless, type PreparedLossless } from "./prepare.ts";
 import { verifyLossless } from "./verify.ts";
 import { writeLossless } from "./write.ts";
 
@@ -20,7 +21,7 @@ const REREAD_BYTES = 2 ** 28;
 
 /** Whether a recipe is for this folder. */
 export function isLossless({ method }: Recipe): boolean {
-  return method.some((name) => LOSSLESS_METHODS.has(name.toLowerCase()));
+  return method.some(isLosslessMethod);
 }
 
 /** The plan of a lossless run: reads the units once, writes nothing. @throws as {@link quantizeLossless} before it starts. */

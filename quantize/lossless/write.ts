@@ -7,11 +7,14 @@ import { dirname, join } from "node:path";
 import { replaceFile, writeFileAtomic, writeFully } from "../../formats/containers/atomic.ts";
 import { layoutSafetensors } from "../../formats/containers/safetensors/write.ts";
 import { dfloat11Config } from "../../formats/layouts/dfloat11/config.ts";
+import { byteLength } from "../../core/dtype.ts";
+import { InputError } from "../../core/errors.ts";
 import { version } from "../../core/version.ts";
 import { CommitQueue } from "../commit.ts";
 import { hashBytes, MANIFEST_FILE } from "../manifest.ts";
 import { PARTIAL, publish, type ClaimedOutput } from "../output-directory.ts";
 import type { Plan, QuantizeOptions } from "../types.ts";
+import { emitKernels, smallestUnit, testMember } from "./emit.ts";
 import type { LosslessTask } from "./job.ts";
 import { pack, type ComponentRecord, type LosslessManifest } from "./manifest.ts";
 import type { LosslessPool, PreparedComponent, PreparedLossless } from "./prepare.ts";
@@ -191,6 +194,8 @@ async function writeSmallFiles(
     await add(`${component.prefix}config.json`, jsonBytes({ ...component.config, ...dfloat11 }));
   }
   const shards = components.flatMap(({ layout }) => layout.files);
+  const emitted = recipe.kernels === undefined ? [] : [...(await kernelFiles(recipe.kernels, components, tasks, hashes, directory))];
+  for (const [name, content] of emitted) await add(name, content);
   const manifest: LosslessManifest = {
     tool: "bitwright",
     version: version(),
@@ -208,6 +213,7 @@ async function writeSmallFiles(
       components: components.map((component) => recordOf(prepared, component, tasks, hashes)),
       shards: Object.fromEntries(shards.map(({ name, layout }) => [name, layout.fileBytes])),
       originals: Object.fromEntries(originals),
+      emitted: emitted.map(([name]) => name),
       ...(recipe.cast !== undefined && { cast: recipe.cast }),
     },
   };
@@ -238,6 +244,36 @@ function recordOf(
       return { name: file.name, bytes: layout.fileBytes, header: pack(layout.header) };
     }),
   };
+}
+
+/** Decoders and the facts of their self-test. */
+async function kernelFiles(
+  names: readonly string[],
+  components: readonly PreparedComponent[],
+  tasks: readonly NamedTask[],
+  hashes: ReadonlyMap<string, Readonly<Record<string, string>>>,
+  directory: string,
+): Promise<ReadonlyMap<string, Uint8Array>> {
+  const held = components.flatMap((component) =>
+    component.units.flatMap((unit) => ("refusal" in unit.survey ? [] : [{ ...unit, survey: unit.survey, component }])),
+  );
+  const unit = smallestUnit(held);
+  if (unit === undefined)
+    throw new InputError("input.option", "--kernels: no unit is compressed, so there is nothing to decode", { option: "kernels" });
+  const { component, layout } = unit.component;
+  const name = unit.ref.name;
+  const found = hashes.get(tasks.find((task) => task.name === `unit ${component.prefix}${name}`)!.name)!;
+  return emitKernels(names, {
+    file: layout.fileOf(`${name}.luts`),
+    unit: name,
+    arrays: Object.fromEntries(
+      unit.survey.stored.map((spec) => [
+        spec.name.slice(name.length + 1),
+        [layout.placeOf(spec.name, directory, "").offset, byteLength(spec.dtype, spec.shape)] as const,
+      ]),
+    ),
+    members: unit.ref.tensors.map((tensor) => testMember(tensor.name, tensor.shape, found[tensor.name]!)),
+  });
 }
 
 function jsonBytes(value: unknown): Uint8Array {

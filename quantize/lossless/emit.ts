@@ -1,0 +1,137 @@
+/**
+ * `--kernels`: decoders in other languages beside an artifact, with a self-test on one of its units.
+ *
+ * The files are those of `kernels/df11/`, copied as they are; only the
+ * self-test's facts (where the unit lies, which hashes it must give) are written here.
+ * @module
+ */
+import { readFile } from "node:fs/promises";
+import { elementCount } from "../../core/dtype.ts";
+import { InputError } from "../../core/errors.ts";
+import { wasm } from "../../kernels/generated/df11.wasm.ts";
+
+/** Folder in the artifact. */
+export const KERNELS_FOLDER = "kernels/";
+
+/** Where the self-test's unit lies and what it must give. */
+export interface SelfTest {
+  /** File name relative to the artifact. */
+  readonly file: string;
+  readonly unit: string;
+  /** Offset and length of each stored tensor, by suffix. */
+  readonly arrays: Readonly<Record<string, readonly [offset: number, length: number]>>;
+  readonly members: readonly { readonly name: string; readonly elements: number; readonly sha256: string }[];
+}
+
+interface Language {
+  readonly files: (test: SelfTest) => Promise<readonly (readonly [name: string, content: Uint8Array])[]>;
+  /** How to build and run the self-test. */
+  readonly usage: string;
+}
+
+const source = async (name: string): Promise<Uint8Array> =>
+  new Uint8Array(await readFile(new URL(`../../kernels/df11/${name}`, import.meta.url)));
+const text = (content: string): Uint8Array => new TextEncoder().encode(content);
+
+/** To add one: its file in `kernels/df11/` and an entry here. */
+const LANGUAGES: ReadonlyMap<string, Language> = new Map([
+  [
+    "c",
+    {
+      files: async (test) => [
+        ["df11.c", await source("df11.c")],
+        ["df11_selftest.h", text(headerText(test))],
+      ],
+      usage: "C99, no dependencies:\n\n    cc -O2 -DDF11_SELFTEST df11.c -o selftest && ./selftest ..",
+    },
+  ],
+  [
+    "wasm",
+    {
+      files: async (test) => [
+        ["df11.mjs", await source("df11.mjs")],
+        ["df11.wasm", new Uint8Array(Buffer.from(wasm, "base64"))],
+        ["df11_selftest.json", text(`${JSON.stringify(test, undefined, 2)}\n`)],
+      ],
+      usage: "WASM SIMD with a small JavaScript module, for Node 20 and browsers:\n\n    node df11.mjs ..",
+    },
+  ],
+]);
+
+/** @throws {InputError} `input.option` for a language there is no decoder in. */
+export function checkKernels(names: readonly string[]): void {
+  const unknown = names.find((name) => !LANGUAGES.has(name));
+  if (unknown === undefined) return;
+  const known = [...LANGUAGES.keys()];
+  throw new InputError("input.option", `--kernels ${unknown}: decoders there are: ${known.join(", ")}`, {
+    option: "kernels",
+    given: unknown,
+    known,
+  });
+}
+
+/** Files to put into the artifact, by relative name. */
+export async function emitKernels(names: readonly string[], test: SelfTest): Promise<ReadonlyMap<string, Uint8Array>> {
+  checkKernels(names);
+  const chosen = [...LANGUAGES].filter(([name]) => names.includes(name));
+  const files = new Map<string, Uint8Array>();
+  for (const [, language] of chosen) for (const [name, content] of await language.files(test)) files.set(KERNELS_FOLDER + name, content);
+  files.set(
+    `${KERNELS_FOLDER}README.md`,
+    text(
+      readmeText(
+        test,
+        chosen.map(([, { usage }]) => usage),
+      ),
+    ),
+  );
+  return files;
+}
+
+function headerText({ file, unit, arrays, members }: SelfTest): string {
+  const macros = ["luts", "encoded_exponent", "sign_mantissa", "output_positions", "gaps"].map((suffix) => {
+    const [offset, length] = arrays[suffix]!;
+    return `#define DF11_TEST_${suffix.toUpperCase()} {${offset}LL, ${length}LL}`;
+  });
+  return [
+    "/* What the self-test of df11.c reads and expects. */",
+    `#define DF11_TEST_FILE ${cString(file)}`,
+    `#define DF11_TEST_UNIT ${cString(unit)}`,
+    ...macros,
+    "static const struct { const char *name; long long elements; const char *sha256; } df11_test_members[] = {",
+    ...members.map(({ name, elements, sha256 }) => `  {${cString(name)}, ${elements}LL, ${cString(sha256)}},`),
+    "};",
+    "",
+  ].join("\n");
+}
+
+/** Names come from the source file: everything but plain characters becomes an octal escape. */
+function cString(value: string): string {
+  const escaped = [...new TextEncoder().encode(value)].map((byte) =>
+    /[\w .,:/()[\]-]/.test(String.fromCharCode(byte)) ? String.fromCharCode(byte) : `\\${byte.toString(8).padStart(3, "0")}`,
+  );
+  return `"${escaped.join("")}"`;
+}
+
+function readmeText({ unit, members }: SelfTest, usages: readonly string[]): string {
+  return `# Decoders
+
+The weights beside this folder are DFloat11: each unit is six tensors named \`<module>.luts\`, \`.encoded_exponent\`, \`.sign_mantissa\`,
+\`.output_positions\`, \`.gaps\` and \`.split_positions\`. A decoder turns them back into the unit's bf16 weights, one after another;
+\`split_positions\` says where each ends.
+
+Each self-test decodes unit \`${unit}\` (${members.length} tensors) and compares the SHA-256 of every tensor with that of the source.
+
+${usages.join("\n\n")}
+`;
+}
+
+/** The smallest unit makes the shortest test. */
+export function smallestUnit<T extends { readonly elements: number }>(units: readonly T[]): T | undefined {
+  return units.reduce<T | undefined>((least, unit) => (least === undefined || unit.elements < least.elements ? unit : least), undefined);
+}
+
+/** Facts of a member for the self-test. */
+export function testMember(name: string, shape: readonly number[], sha256: string): SelfTest["members"][number] {
+  return { name, elements: elementCount(shape), sha256 };
+}
