@@ -20,7 +20,7 @@ export interface BlockVariant {
   readonly weights?: ReadonlyMap<string, HostTensor>;
   /** Values wanted; defaults to the graph's outputs. */
   readonly outputs?: readonly string[];
-  /** Runs on these in place of what the walk carries, by graph input. */
+  /** Runs on these in place of what the walk carries, by graph input; a `graph` of one's own may have further inputs. */
   readonly feeds?: Values;
 }
 

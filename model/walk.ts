@@ -201,8 +201,10 @@ class BlockStand implements BlockContext {
     const feeds: Record<string, HostTensor> = {};
     for (const [slot, tensor] of this.weights) feeds[slot] = tensor;
     for (const [slot, tensor] of variant.weights ?? []) feeds[slot] = tensor;
+    for (const [input, value] of Object.entries(variant.feeds ?? {})) feeds[input] = value;
     for (const [input, name] of Object.entries(this.block.reads)) {
-      const value = variant.feeds?.[input] ?? (await carried.get(batch, name));
+      if (Object.hasOwn(feeds, input)) continue;
+      const value = await carried.get(batch, name);
       if (value === undefined) {
         throw new InputError("input.value", `block ${this.block.name} reads "${name}", which no earlier block and no sample gives`, {
           block: this.block.name,

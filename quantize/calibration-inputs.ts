@@ -4,7 +4,7 @@
  */
 import { resolve } from "node:path";
 import { InputError } from "../core/errors.ts";
-import { calibrate, type Calibration } from "../calibrate/calibrate.ts";
+import { calibrate, type Calibration, type Tap } from "../calibrate/calibrate.ts";
 import { readCalibration } from "../calibrate/file.ts";
 import { loadSequences } from "../calibrate/samples.ts";
 import type { Engine } from "../model/engines/engine.ts";
@@ -66,7 +66,7 @@ export async function loadCalibration(
   const { statistics, model } = prepared;
   const given = options.calibration;
   if (given !== undefined) {
-    const calibration = typeof given === "string" ? await readCalibration(given) : given;
+    const calibration = typeof given === "string" ? await readCalibration(given, { model, force: options.force === true }) : given;
     const missing = statistics.filter((name) => !calibration.statistics.includes(name));
     if (missing.length === 0) return calibration;
     throw new InputError(
@@ -79,6 +79,7 @@ export async function loadCalibration(
   return calibrate(model, await samples(), {
     statistics,
     engine: await engine(),
+    taps: outputTaps(prepared),
     ...(options.signal && { signal: options.signal }),
     ...(options.maxMemory !== undefined && { maxMemory: carriedBudget(options.maxMemory) }),
     ...(onProgress && {
@@ -87,6 +88,14 @@ export async function loadCalibration(
     }),
     ...(options.data && { data: { paths: options.data.map((path) => resolve(path)) } }),
   });
+}
+
+/** Outputs of sites that want a static scale; the same value has the same name in all blocks of a structure. */
+function outputTaps({ choices }: Prepared): readonly Tap[] {
+  const taps = new Map<string, Tap>();
+  for (const { site, plan } of choices)
+    if (plan.output?.timing === "static") taps.set(site.output, { value: site.output, channels: site.rows, name: site.output });
+  return [...taps.values()];
 }
 
 /** Half of the memory allowed goes to hidden states; beyond it they lie in a scratch file. */

@@ -14,10 +14,10 @@ import { findPairs, type FoldPair } from "../model/graph/pairs.ts";
 import type { Block, LinearSite, Model } from "../model/model.ts";
 import { walk } from "../model/walk.ts";
 import type { BlockContext, Sample } from "../model/walk-types.ts";
-import { BlockTrials, type TrialGraphs, type TrialRules } from "./block-trial.ts";
+import { BlockTrials, TrialCache, type TrialRules } from "./block-trial.ts";
 import { dequantize } from "./dequantize.ts";
 import type { Decisions } from "./decisions.ts";
-import { FoldState } from "./fold-state.ts";
+import { FoldState, tensorName } from "./fold-state.ts";
 import type { TransformContext } from "./method.ts";
 import { chooseProtected, createProtectionRace, enterSites, measuredBy } from "./protect.ts";
 import type { Settings } from "./settings.ts";
@@ -114,25 +114,39 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
     if (scheme === undefined || scheme.timing === "dynamic") return scheme && { scheme };
     return { scheme, scale: staticScale(scheme, maximumOf(absmax(site), at.inputFactors.get(site.name)), inputs.scaleDType, settings) };
   };
+  const blockOf = new Map(model.blocks.flatMap((block) => block.sites.map((site) => [site.name, block] as const)));
+  const outputScheme = (site: LinearSite, at: FoldState): ActivationScheme | undefined => {
+    const scheme = plans.get(site.name)?.output;
+    if (scheme === undefined || scheme.timing === "dynamic") return scheme && { scheme };
+    const block = blockOf.get(site.name)!;
+    const tensor = calibration?.get(`${block.name}.${site.output}`, "absmax");
+    if (tensor === undefined) {
+      throw new NumericError(
+        "numeric.no-data",
+        `static qkv-outputs need the absmax of the output of ${site.name}, which a calibration file does not hold; give --data instead`,
+        { site: site.name },
+      );
+    }
+    const rows = at.folds.get(tensorName(block, site.weight))?.rows;
+    const maximum = toFloat32(tensor).reduce((best, a, r) => Math.max(best, a * (rows?.[r] ?? 1)), 0);
+    return { scheme, scale: staticScale(scheme, maximum, inputs.scaleDType, settings) };
+  };
   const rules: TrialRules = {
-    weight: (site, folded) => {
+    weight: (site, folded, out) => {
       const scheme = plans.get(site.name)?.weight;
       if (scheme === undefined || site.channelAxis === 1) return undefined;
       const matrix = { rows: site.rows, cols: site.cols, data: folded };
-      return dequantize(settings.method.quantize(matrix, scheme, settings.arithmetic, inputs.scaleDType));
+      return dequantize(settings.method.quantize(matrix, scheme, settings.arithmetic, inputs.scaleDType), out);
     },
     input: inputScheme,
-    output: (site) => {
-      const scheme = plans.get(site.name)?.output;
-      return scheme && { scheme };
-    },
+    output: outputScheme,
   };
   const quantizedSites = choices.filter(({ plan }) => plan.weight !== undefined);
   const race = settings.protect === "auto" ? createProtectionRace(quantizedSites.length) : undefined;
-  const graphs: TrialGraphs = new Map();
+  const cache = new TrialCache();
   const decideBlock = async (block: Block, index: number, stand?: BlockContext): Promise<void> => {
     throwIfAborted(inputs.signal);
-    const trials = stand && new BlockTrials(model, stand, rules, graphs);
+    const trials = stand && new BlockTrials(model, stand, rules, cache, usablePairs(model, block, settings));
     for (const transform of settings.transforms) {
       const context = transformContext({
         model,
@@ -173,10 +187,13 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
   }
   const isProtected = race !== undefined ? chooseProtected(measuredBy(race), quantizedSites.length) : new Map<string, string>();
   const inputScales = new Map<string, number>();
+  const outputScales = new Map<string, number>();
   const outliers = new Map<string, { before: number; after: number }>();
   for (const { site } of quantizedSites) {
     const scale = isProtected.has(site.name) ? undefined : inputScheme(site, state)?.scale;
     if (scale !== undefined) inputScales.set(site.name, scale);
+    const outputScale = outputScheme(site, state)?.scale;
+    if (outputScale !== undefined) outputScales.set(site.name, outputScale);
     if (calibration?.get(site.name, "absmax") === undefined) continue;
     const before = absmax(site);
     const factors = state.inputFactors.get(site.name);
@@ -186,7 +203,7 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
     });
   }
   const { pairs, folds, replaced } = state;
-  return { pairs, folds, replaced, inputScales, outputScales: new Map(), protected: isProtected, outliers };
+  return { pairs, folds, replaced, inputScales, outputScales, protected: isProtected, outliers };
 }
 
 interface ContextParts {

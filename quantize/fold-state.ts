@@ -126,13 +126,13 @@ export function tensorName(block: Block, slot: string): string {
   return lazy.name;
 }
 
-/** w' = f32(f32(w · cols) · rows), as `kernels/scale-matrix` defines it. @returns a copy. */
+/** w' = f32(f32(w · cols) · rows), as `kernels/scale-matrix` defines it. @param out - receives it; default: fresh. @returns `out`. */
 export function foldWeight(
   weight: Float32Array,
   { rows, cols }: WeightFold,
   site: Pick<LinearSite, "rows" | "cols" | "channelAxis">,
+  out: Float32Array = new Float32Array(weight.length),
 ): Float32Array {
-  const out = new Float32Array(weight.length);
   const [outer, inner] = site.channelAxis === 1 ? [site.cols, site.rows] : [site.rows, site.cols];
   const [byOuter, byInner] = site.channelAxis === 1 ? [cols, rows] : [rows, cols];
   const isColumnOuter = site.channelAxis === 1;

@@ -9,7 +9,7 @@ import type { Model } from "../model/model.ts";
 import { neededStatistics, needsSearch, usablePairs } from "./decide.ts";
 import type { Export } from "./exports/export.ts";
 import { findExport } from "./exports/index.ts";
-import { layoutOutput, type OutputLayout } from "./output-layout.ts";
+import { exportSites, layoutOutput, type OutputLayout } from "./output-layout.ts";
 import { resolveSettings, scaleDType, type Settings } from "./settings.ts";
 import { chooseSites, type SiteChoice } from "./sites.ts";
 import { openTensorModel } from "./tensor-model.ts";
@@ -55,7 +55,7 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
   const weightOnly = dataFree && settings.site.bits.activation === undefined;
   const model = typeof source === "string" ? await openSource(source, dataFree, weightOnly) : source;
   const path = typeof source === "string" ? source : (source.directory ?? source.facts.className);
-  const choices = chooseSites(model, settings);
+  const choices = leaveUnheld(chooseSites(model, settings), targets, settings);
   if (!choices.some(({ plan }) => plan.weight !== undefined)) {
     throw new InputError("input.option", `${path}: the recipe leaves every one of its ${choices.length} linear sites float`, { path });
   }
@@ -70,15 +70,36 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
     statistics: neededStatistics(settings, choices),
     needsSearch: needsSearch(settings, choices),
     pairs: model.blocks.flatMap((block) => usablePairs(model, block, settings).map(({ name }) => `${block.name}.${name}`)),
-    targets: targets.map((target) => ({
-      export: target,
-      directory: isAlone ? options.out : `${options.out}/${target.name}`,
-      layout: layoutOutput(model, choices, target, scales, options.maxShardBytes),
-    })),
+    targets: targets.map((target) => {
+      const layout = layoutOutput(model, choices, target, scales, options.maxShardBytes);
+      // What the configuration cannot say is refused now, not when the weights are written.
+      target.config(model.config, exportSites(choices), []);
+      return { export: target, directory: isAlone ? options.out : `${options.out}/${target.name}`, layout };
+    }),
     sourceBytes: [...model.tensors.values()].reduce((sum, { byteLength }) => sum + byteLength, 0),
     parameters: [...model.tensors.values()].reduce((sum, { shape }) => sum + elementCount(shape), 0),
     notes: notesOf(model, settings, choices),
   };
+}
+
+/**
+ * Sites that a target cannot hold stay float, with the reason, as long as others are left and the recipe has no word on single sites;
+ * else the layout refuses them.
+ */
+function leaveUnheld(choices: readonly SiteChoice[], targets: readonly Export[], { overrides }: Settings): readonly SiteChoice[] {
+  const left = choices.map((choice): SiteChoice => {
+    if (choice.plan.weight === undefined) return choice;
+    const { site, plan } = choice;
+    const [held] = targets
+      .map((target) => ({ target, holding: target.canHold(exportSites([choice])[0]!) }))
+      .filter((one) => !one.holding.ok);
+    if (held === undefined || held.holding.ok) return choice;
+    return {
+      site,
+      plan: { name: plan.name, shape: plan.shape, reason: `float: ${held.target.name} cannot hold it: ${held.holding.reason}` },
+    };
+  });
+  return overrides.length === 0 && left.some(({ plan }) => plan.weight !== undefined) ? left : choices;
 }
 
 /** Whether a recipe never looks at activations: such a recipe takes bare files. */

@@ -16,7 +16,7 @@ const MAX_SHARE = 0.1;
 /** A site is out of the ordinary when its error a site is this many times the model's median. */
 const OUTSTANDING = 2;
 /** Errors followed at once, for each place among the protected, and at least. */
-const CARRIED_PER_PLACE = 1.5;
+const CARRIED_PER_PLACE = 1.25;
 const MIN_CARRIED = 16;
 
 /** Sites that read one value, and what quantizing that value alone does to the model's last hidden states. */
@@ -63,7 +63,6 @@ export function measuredBy(race: ErrorRace<readonly string[]>): readonly Measure
  */
 export function chooseProtected(measured: readonly MeasuredSites[], quantizedSites: number): ReadonlyMap<string, string> {
   const each = ({ sites, error }: MeasuredSites): number => error / sites.length;
-  if (process.env['DBG']) process.stderr.write(JSON.stringify(measured.map((m) => [m.sites[0], m.sites.length, m.error])) + "\n");
   const ranked = measured.toSorted((a, b) => each(b) - each(a) || (a.sites[0]! < b.sites[0]! ? -1 : 1));
   const median = ranked.length === 0 ? 0 : each(ranked[Math.floor(ranked.length / 2)]!);
   const chosen = new Map<string, string>();

@@ -127,7 +127,7 @@ function checkConflicts(recipe: Recipe, scheme: ReadonlyMap<SchemeKeyName, strin
 /**
  * The weight scheme of one site.
  *
- * @param cols - input channels of the site.
+ * @param cols - input channels of the site; of the experts of one layer, a common divisor.
  * @throws {InputError} `input.option` when a group size that was asked for does not divide the columns, naming both and the nearest that does.
  */
 export function weightScheme(settings: Settings, { bits, groupSize }: SiteSettings, site: string, cols: number): QuantScheme {

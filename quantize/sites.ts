@@ -37,12 +37,13 @@ export function chooseSites(model: Model, settings: Settings): readonly SiteChoi
     settings.overrides.map(({ match }) => match),
     names,
   );
+  const expertCols = commonCols(sites.map(({ site }) => site));
   return sites.map(({ site, block }) => {
     const shape = site.channelAxis === 1 ? [site.cols, site.rows] : [site.rows, site.cols];
     const untouched = reasonToLeave(site, block.role, ignored(site.name));
     if (untouched !== undefined) return { site, plan: { name: site.name, shape, reason: untouched } };
     const choice: SiteSettings = overrides.find(({ test }) => test(site.name)) ?? settings.site;
-    const weight = weightScheme(settings, choice, site.name, site.cols);
+    const weight = weightScheme(settings, choice, site.name, expertCols.get(expertLayer(site.name) ?? "") ?? site.cols);
     const fused = block.sites.filter(({ input, kind }) => input === site.input && kind === "linear");
     if (fused.some(({ name }) => isProtected(name)) && choice.bits.activation !== undefined) {
       return { site, plan: { name: site.name, shape, weight, reason: "weight-only: protected by name" } };
@@ -51,6 +52,25 @@ export function chooseSites(model: Model, settings: Settings): readonly SiteChoi
     const output = settings.qkvOutputs && QKV.test(site.name) ? input : undefined;
     return { site, plan: { name: site.name, shape, weight, ...(input && { input }), ...(output && { output }) } };
   });
+}
+
+/** The layer whose experts run as one kernel, so that their groups must have one size. */
+function expertLayer(name: string): string | undefined {
+  return /^(.*\.experts)\.\d+\./.exec(name)?.[1];
+}
+
+/** What divides the columns of all experts of a layer, by layer. */
+function commonCols(sites: readonly LinearSite[]): ReadonlyMap<string, number> {
+  const common = new Map<string, number>();
+  for (const { name, cols } of sites) {
+    const layer = expertLayer(name);
+    if (layer !== undefined) common.set(layer, greatestCommonDivisor(cols, common.get(layer) ?? 0));
+  }
+  return common;
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
 function reasonToLeave(site: LinearSite, role: "prologue" | "block" | "epilogue", isIgnored: boolean): string | undefined {

@@ -12,8 +12,8 @@ import { reduceChannels } from "../../fold-state.ts";
 import { foldColumnMaxima, smoothingScales } from "./scales.ts";
 
 /** The grid of `alpha=auto`: coarse first, then the neighbours of the best. */
-const COARSE = [0.2, 0.35, 0.5, 0.65, 0.8, 0.95] as const;
-const FINE_STEP = 0.05;
+const COARSE = [0.35, 0.5, 0.65, 0.8] as const;
+const FINE_STEP = 0.075;
 /** A candidate must cut the error by this much to be taken over doing nothing: less is noise of the sample. */
 const WORTHWHILE = 0.99;
 
@@ -62,8 +62,7 @@ async function searchAlpha(
   };
   for (const alpha of COARSE) await measure(alpha);
   const coarse = smallest(errors);
-  for (const alpha of [coarse - 2 * FINE_STEP, coarse - FINE_STEP, coarse + FINE_STEP, coarse + 2 * FINE_STEP])
-    await measure(Number(alpha.toFixed(2)));
+  for (const alpha of [coarse - FINE_STEP, coarse + FINE_STEP]) await measure(Number(alpha.toFixed(3)));
   const best = smallest(errors);
   return errors.get(best)! < limit ? at(best) : undefined;
 }
