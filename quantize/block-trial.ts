@@ -9,7 +9,7 @@ import { withActivations } from "../model/fake-quant.ts";
 import type { Graph, ValueType } from "../model/graph/graph.ts";
 import type { FoldPair } from "../model/graph/pairs.ts";
 import type { Block, LinearSite, Model } from "../model/model.ts";
-import type { BlockContext, BlockVariant } from "../model/walk-types.ts";
+import type { BlockContext } from "../model/walk-types.ts";
 import type { WeightFold } from "./decisions.ts";
 import { foldWeight, tensorName, type FoldState } from "./fold-state.ts";
 import { meanTokenError } from "./token-error.ts";
