@@ -37,8 +37,8 @@ function addGlobalOptions(command: Command): void {
     .option("--progress <mode>", "auto, plain, ndjson (one JSON event a line on stderr) or none");
 }
 
-/** @returns the exit code; never throws, never ends the process. */
-export async function runCli(args: readonly string[], io: Io): Promise<ExitCode> {
+/** Every command with its options, ready to parse. */
+export function createProgram(io: Io): Command {
   const program = new Command("bitwright").description(INTRODUCTION).version(version(), "-V, --version").addHelpText("after", EXAMPLES);
   const configure = (command: Command): void => {
     command.exitOverride().configureOutput({ writeOut: io.stdout, writeErr: io.stderr });
@@ -51,6 +51,12 @@ export async function runCli(args: readonly string[], io: Io): Promise<ExitCode>
     addGlobalOptions(command);
     configure(command);
   }
+  return program;
+}
+
+/** @returns the exit code; never throws, never ends the process. */
+export async function runCli(args: readonly string[], io: Io): Promise<ExitCode> {
+  const program = createProgram(io);
   const names = program.commands.map((command) => command.name());
   try {
     if (args.length === 0) {
