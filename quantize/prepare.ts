@@ -127,6 +127,9 @@ function notesOf(model: Model, settings: Settings, choices: readonly SiteChoice[
   if (model.facts.family === "tensors" && model.directory !== undefined) {
     notes.push("the architecture is not known: weights were taken by their names, and the result cannot be evaluated");
   }
+  if (Object.hasOwn(model.config, "quantization_config")) {
+    notes.push("the source is quantized already, so its errors add to the new ones; start from the float model where there is one");
+  }
   if (settings.transforms.length === 0) {
     const idle = ["alpha", "pairs", "moe"].filter((key) => Object.hasOwn(settings.recipe.scheme ?? {}, key));
     if (idle.length > 0) notes.push(`--scheme ${idle.join(", ")} has no effect without smoothquant`);

@@ -45,7 +45,7 @@ export function addFormats(program: Command, io: Io): void {
       const { describeFormats } = await import("../../quantize/describe.ts");
       const reporter = createReporter(io, options);
       const found = describeFormats();
-      reporter.result(found, () =>
+      reporter.result({ formats: found }, () =>
         formatTable(
           [{ title: "format" }, { title: "read" }, { title: "write" }, { title: "what" }],
           found.map(({ name, reads, writes, summary }) => [name, reads ? "yes" : "", writes ? "yes" : "", summary]),
