@@ -8,6 +8,7 @@
 import { floatScale, intRule, storageShift, type IntRule } from "../../../core/dialect.ts";
 import type { DType } from "../../../core/dtype.ts";
 import { NumericError, UnsupportedError } from "../../../core/errors.ts";
+import { roundBf16 } from "../../../core/float.ts";
 import { scaleShape, type QuantScheme } from "../../../core/scheme.ts";
 import type { QuantizedTensor } from "../../../core/quantized.ts";
 import type { Matrix } from "../../../core/tensor.ts";
@@ -37,7 +38,8 @@ export function quantizeRtn(weight: Matrix, scheme: QuantScheme, arithmetic: Ari
   const workspace = threadWorkspace();
   const mark = workspace.mark();
   try {
-    const x = place(workspace, data);
+    // A bf16 model holds bf16 weights, so that is what its arithmetic begins with.
+    const x = place(workspace, arithmetic === "bf16" ? data.map(roundBf16) : data);
     const { low, high } = ranges(workspace, x, shape);
     const runs = runCount(shape);
     const scales = new Float32Array(runs);
