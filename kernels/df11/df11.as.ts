@@ -80,7 +80,43 @@ export function encodeExponents(x: usize, count: i32, codes: usize, stream: usiz
   const first = words;
   let element = load<u32>(state, 16);
   const end = x + (<usize>count << 1);
+  // Where a gap goes that is none.
+  const nowhere = state + 20;
   while (x < end) {
+    if (x + 8 <= end) {
+      // Four codes are joined first, so that only one step of four waits for the one before. Nothing branches on how full the word is.
+      const four = load<u64>(x);
+      const e0 = load<u64>(codes + <usize>((four >> 4) & 0x7f8));
+      const e1 = load<u64>(codes + <usize>((four >> 20) & 0x7f8));
+      const e2 = load<u64>(codes + <usize>((four >> 36) & 0x7f8));
+      const e3 = load<u64>(codes + <usize>((four >> 52) & 0x7f8));
+      const l1 = e1 & 63, l2 = e2 & 63, l3 = e3 & 63;
+      const tail = l2 + l3;
+      const rest = l1 + tail;
+      const total = (e0 & 63) + rest;
+      if (total <= 32) {
+        const joined = ((e0 >> 6) << rest) | ((e1 >> 6) << tail) | ((e2 >> 6) << l3) | (e3 >> 6);
+        pending = (pending << total) | joined;
+        held += total;
+        const full = <u32>(held >> 5);
+        held &= 31;
+        // A word that is not full is written again by the next group.
+        storeBigEndian32(stream, <u32>(pending >> held));
+        stream += full << 2;
+        words += full;
+        // Ends of the four codes behind the window's end; the first that is not in front of it is where the next window's first code starts.
+        const c3 = <i32>held, c2 = c3 - <i32>l3, c1 = c2 - <i32>l2, c0 = c1 - <i32>l1;
+        const gap = c0 >= 0 ? c0 : c1 >= 0 ? c1 : c2 >= 0 ? c2 : c3;
+        const opens = full & (words + 1) & 1;
+        store<u8>(opens != 0 ? gaps + (words >> 1) : nowhere, <u8>gap);
+        if (opens != 0 && (words & 1023) == 0) {
+          store<u32>(positions + ((words >> 10) << 2), element + 1 + <u32>(c0 < 0) + <u32>(c1 < 0) + <u32>(c2 < 0));
+        }
+        element += 4;
+        x += 8;
+        continue;
+      }
+    }
     const entry = load<u64>(codes + (((<usize>load<u16>(x)) << 1 >> 5) & 0x7f8));
     x += 2;
     element++;
@@ -229,10 +265,10 @@ export function decodeFour(stream: usize, luts: usize, rows: i32, table: usize, 
   const stopA = load<i32>(jobs, 4), stopB = load<i32>(jobs, 20), stopC = load<i32>(jobs, 36), stopD = load<i32>(jobs, 52);
   let outA = load<u32>(jobs, 8), outB = load<u32>(jobs, 24), outC = load<u32>(jobs, 40), outD = load<u32>(jobs, 56);
   const endA = outA + load<u32>(jobs, 12), endB = outB + load<u32>(jobs, 28), endC = outC + load<u32>(jobs, 44), endD = outD + load<u32>(jobs, 60);
-  while (outA + 12 <= endA && outB + 12 <= endB && outC + 12 <= endC && outD + 12 <= endD && atA < stopA && atB < stopB && atC < stopC && atD < stopD) {
+  while (outA + 16 <= endA && outB + 16 <= endB && outC + 16 <= endC && outD + 16 <= endD && atA < stopA && atB < stopB && atC < stopC && atD < stopD) {
     let bitsA = loadBits(stream, atA), bitsB = loadBits(stream, atB), bitsC = loadBits(stream, atC), bitsD = loadBits(stream, atD);
     let stuck = false;
-    for (let k = 0; k < 3; k++) {
+    for (let k = 0; k < 4; k++) {
       const a = load<u64>(table + <usize>((bitsA >> (64 - WINDOW)) << 3));
       const b = load<u64>(table + <usize>((bitsB >> (64 - WINDOW)) << 3));
       const c = load<u64>(table + <usize>((bitsC >> (64 - WINDOW)) << 3));
