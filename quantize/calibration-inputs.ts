@@ -2,10 +2,11 @@
  * Calibration data as the decide phase takes it.
  * @module
  */
+import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { calibrate, type Calibration, type Tap } from "../calibrate/calibrate.ts";
-import { readCalibration } from "../calibrate/file.ts";
+import { readCalibration, writeCalibration } from "../calibrate/file.ts";
 import { loadSequences } from "../calibrate/samples.ts";
 import type { Engine } from "../model/engines/engine.ts";
 import { tokenSample } from "../model/inputs.ts";
@@ -55,6 +56,7 @@ async function loadIds(model: Model, options: QuantizeOptions): Promise<readonly
 /**
  * The statistics the run needs: from the file or object given, else by running the samples.
  *
+ * @param kept - file beside the journal that holds them once they are complete: an interrupted search goes on without another pass.
  * @throws {InputError} `input.data` when a calibration lacks a statistic.
  */
 export async function loadCalibration(
@@ -62,6 +64,7 @@ export async function loadCalibration(
   options: QuantizeOptions,
   samples: () => Promise<readonly Sample[]>,
   engine: () => Promise<Engine>,
+  kept: string,
 ): Promise<Calibration> {
   const { statistics, model } = prepared;
   const given = options.calibration;
@@ -75,8 +78,9 @@ export async function loadCalibration(
       { missing, statistics: calibration.statistics },
     );
   }
+  if (await isThere(kept)) return readCalibration(kept, { model });
   const { onProgress } = options;
-  return calibrate(model, await samples(), {
+  const calibration = await calibrate(model, await samples(), {
     statistics,
     engine: await engine(),
     taps: outputTaps(prepared),
@@ -88,6 +92,15 @@ export async function loadCalibration(
     }),
     ...(options.data && { data: { paths: options.data.map((path) => resolve(path)) } }),
   });
+  await writeCalibration(kept, calibration);
+  return calibration;
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Outputs of sites that want a static scale; the same value has the same name in all blocks of a structure. */

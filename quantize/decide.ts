@@ -26,14 +26,14 @@ import { smoothedMaximum } from "./transforms/smoothquant/scales.ts";
 import type { ProgressEvent } from "./types.ts";
 
 /** Tokens that trials run on: enough for a stable order of candidates, few enough for dozens of them a block. */
-const TRIAL_TOKENS = 1024;
+const TRIAL_TOKENS = 512;
 /**
  * Tokens of one sequence in a trial. What hurts most sits at the first token of a sequence (massive activations, which every later
  * token attends to), so many short sequences tell more than a few long ones.
  */
 const TRIAL_SEQUENCE = 64;
 /** Tokens a run of the search: errors are followed to the model's end on one such batch. */
-const TRIAL_BATCH = 512;
+const TRIAL_BATCH = 256;
 
 /** What deciding needs beside the recipe. */
 export interface DecideInputs {

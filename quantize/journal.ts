@@ -57,8 +57,9 @@ export async function hasProgress(out: string): Promise<boolean> {
   return ((await readJournal(out))?.entries.length ?? 0) > 0;
 }
 
-/** Start a journal, replacing any other. */
+/** Start a journal, replacing any other and what it had kept: decisions of another run must not be taken for this one's. */
 export async function createJournal(out: string, key: string, request: Readonly<Record<string, unknown>>): Promise<Journal> {
+  await rm(join(out, JOURNAL_DIRECTORY), { recursive: true, force: true });
   await mkdir(join(out, JOURNAL_DIRECTORY), { recursive: true });
   const head: JournalHead = { version: VERSION, key, request };
   await writeFileAtomic(journalPath(out), `${JSON.stringify(head)}\n`);

@@ -16,7 +16,7 @@ import { decide } from "./decide.ts";
 import { NO_DECISIONS, type Decisions } from "./decisions.ts";
 import { readDecisions, writeDecisions } from "./decisions-file.ts";
 import { checkGate } from "./gate.ts";
-import { readJournalHead } from "./journal.ts";
+import { journalPath, readJournalHead } from "./journal.ts";
 import { isLossless, quantizeLossless } from "./lossless/run.ts";
 import { checkSeparate, claimOutput, finishOutput, type ClaimedOutput } from "./output-directory.ts";
 import { layoutOutput } from "./output-layout.ts";
@@ -32,6 +32,8 @@ export type { QuantizeOptions, QuantizeReport } from "./types.ts";
 
 /** Beyond this many source bytes the artifact is checked by its hashes alone; `verify --source` compares every weight. */
 const COMPARE_BYTES = 2 ** 30;
+/** In the journal folder, until the run is finished. */
+const CALIBRATION_FILE = "calibration.safetensors";
 
 /**
  * Quantize a model and verify what was written.
@@ -161,7 +163,13 @@ async function decisionsFor(
   if (decisions === undefined) {
     let loaded: Promise<readonly Sample[]> | undefined;
     const samples = (): Promise<readonly Sample[]> => (loaded ??= loadSamples(prepared, options));
-    const calibration = await loadCalibration(prepared, options, samples, () => engines.get());
+    const calibration = await loadCalibration(
+      prepared,
+      options,
+      samples,
+      () => engines.get(),
+      journalPath(outputs[0]!.directory, CALIBRATION_FILE),
+    );
     decisions = await decide(model, choices, settings, {
       calibration,
       scaleDType,

@@ -65,7 +65,9 @@ describe.each(LINES)("$bits $scheme $groupSize", ({ bits, scheme, groupSize, rtn
       out,
       engine,
     });
-    return (await evaluate(await openModel(out), ids, { engine, window: 256 })).perplexity;
+    const { perplexity } = await evaluate(await openModel(out), ids, { engine, window: 256 });
+    console.log([method, bits, groupSize ?? "", JSON.stringify(scheme), perplexity.toFixed(4)].join(" "));
+    return perplexity;
   }
 
   test("SmoothQuant within 0.1 % of the reference", async () => {

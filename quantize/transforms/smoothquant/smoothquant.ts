@@ -12,7 +12,8 @@ import { reduceChannels } from "../../fold-state.ts";
 import { foldColumnMaxima, smoothingScales } from "./scales.ts";
 
 /** The grid of `alpha=auto`: coarse first, then the neighbours of the best. */
-const COARSE = [0.35, 0.5, 0.65, 0.8] as const;
+const GRID: readonly number[] = [0.2, 0.35, 0.5, 0.65, 0.8];
+const DEFAULT_ALPHA = 0.5;
 const FINE_STEP = 0.075;
 /** A candidate must cut the error by this much to be taken over doing nothing: less is noise of the sample. */
 const WORTHWHILE = 0.99;
@@ -57,10 +58,17 @@ async function searchAlpha(
   const plain: PairFactors = { pair, scales: new Float32Array(pair.channels).fill(1), note: "left alone" };
   const limit = (await score([plain])) * WORTHWHILE;
   const errors = new Map<number, number>();
-  const measure = async (alpha: number): Promise<void> => {
-    if (alpha >= 0 && alpha <= 1 && !errors.has(alpha)) errors.set(alpha, await score([at(alpha)]));
+  const measure = async (alpha: number): Promise<number> => {
+    const known = errors.get(alpha);
+    if (known !== undefined) return known;
+    const error = await score([at(alpha)]);
+    errors.set(alpha, error);
+    return error;
   };
-  for (const alpha of COARSE) await measure(alpha);
+  // Errors have one valley in alpha, so walking downhill from the middle finds it with half the trials of the whole grid.
+  const start = GRID.indexOf(DEFAULT_ALPHA);
+  const step = (await measure(GRID[start + 1]!)) < (await measure(DEFAULT_ALPHA)) ? 1 : -1;
+  for (let i = start + step; i >= 0 && i < GRID.length && (await measure(GRID[i]!)) <= (await measure(GRID[i - step]!)); i += step);
   const coarse = smallest(errors);
   for (const alpha of [coarse - FINE_STEP, coarse + FINE_STEP]) await measure(Number(alpha.toFixed(3)));
   const best = smallest(errors);
