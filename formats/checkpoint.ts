@@ -12,7 +12,9 @@ import pLimit from "p-limit";
 import { FormatError, InputError } from "../core/errors.ts";
 import type { LazyTensor } from "../core/tensor.ts";
 import { openFileSource, readSmallFile } from "./containers/bytes.ts";
+import { COMPACT_EXTENSION, openCompactFile } from "./containers/compact/open.ts";
 import type { TensorFile } from "./containers/container.ts";
+import type { BlockCoder } from "./encodings/compact/coder.ts";
 import { isObject, parseJsonObject } from "./containers/json.ts";
 import { openSafetensors } from "./containers/safetensors/read.ts";
 import { INDEX_FILE, SINGLE_FILE } from "./shards.ts";
@@ -38,7 +40,7 @@ export interface Checkpoint {
   readonly path: string;
   /** Where config.json and the tokenizer files are looked for. */
   readonly directory: string;
-  /** The safetensors files, full paths. */
+  /** The safetensors files, or the compact files that stand for them, full paths. */
   readonly files: readonly string[];
   /** All tensors; files in name order, file order inside each. */
   readonly tensors: ReadonlyMap<string, LazyTensor>;
@@ -49,45 +51,60 @@ export interface Checkpoint {
   close(): Promise<void>;
 }
 
+/** Faster ways that higher layers have; without them the definitions decode. */
+export interface CheckpointTools {
+  readonly compactCoder?: () => BlockCoder;
+}
+
 /**
- * Open a model directory or one .safetensors file. Links are followed and must end in regular files.
+ * Open a model directory or one .safetensors file; either may be compact. Links are followed and must end in regular files.
  *
  * @throws {InputError} `input.path` when there is nothing at `path`.
  * @throws {FormatError} `format.pickle` when only pickles are there; `format.missing` without any tensors or with shards missing;
  *   `format.path` for shard names that leave the directory or files that are not regular; `format.config` for a bad config.json;
  *   `format.field`, `format.duplicate` when index and shards disagree; else as `openSafetensors`.
  */
-export async function openCheckpoint(path: string): Promise<Checkpoint> {
+export async function openCheckpoint(path: string, tools: CheckpointTools = {}): Promise<Checkpoint> {
   const facts = await stat(path).catch((cause: unknown) => {
     throw new InputError("input.path", `${path}: no such file or directory`, { path }, { cause });
   });
-  if (facts.isDirectory()) return openDirectory(path);
+  if (facts.isDirectory()) return openDirectory(path, tools);
   if (PICKLE.test(path)) throw pickleError(path, [basename(path)]);
   const directory = dirname(path);
-  return openFiles(path, directory, [path], undefined);
+  return openFiles(path, directory, [path], undefined, tools);
 }
 
-async function openDirectory(directory: string): Promise<Checkpoint> {
+async function openDirectory(directory: string, tools: CheckpointTools): Promise<Checkpoint> {
   const names = new Set(await readdir(directory));
   if (await isDfloat11(directory, names)) {
     const all = [...names].filter((name) => name.endsWith(".safetensors") && !name.startsWith(".")).toSorted();
-    if (all.length > MAX_SHARDS) throw new FormatError("format.limit", `${directory} has ${all.length} files; at most ${MAX_SHARDS} are opened`, { directory });
+    if (all.length > MAX_SHARDS)
+      throw new FormatError("format.limit", `${directory} has ${all.length} files; at most ${MAX_SHARDS} are opened`, { directory });
     return openFiles(
       directory,
       directory,
       all.map((name) => join(directory, name)),
       undefined,
+      tools,
     );
   }
   const index = names.has(INDEX_FILE) ? await readIndex(join(directory, INDEX_FILE)) : undefined;
-  const isSingle = names.has(SINGLE_FILE) && !(index !== undefined && [...index.values()].includes(SINGLE_FILE));
-  if (isSingle) return openFiles(directory, directory, [join(directory, SINGLE_FILE)], undefined);
-  if (index === undefined) throw nothingToOpen(directory, names);
+  // A compact file stands for the safetensors file it is named after, unless that is there as well.
+  const isThere = (name: string): boolean => names.has(name) || names.has(name + COMPACT_EXTENSION);
+  const pathOf = (name: string): string => join(directory, names.has(name) ? name : name + COMPACT_EXTENSION);
+  const isSingle = isThere(SINGLE_FILE) && !(index !== undefined && [...index.values()].includes(SINGLE_FILE));
+  if (isSingle) return openFiles(directory, directory, [pathOf(SINGLE_FILE)], undefined, tools);
+  if (index === undefined) {
+    const compact = compactNames(names);
+    if (compact.length === 0) throw nothingToOpen(directory, names);
+    const paths = compact.map((name) => join(directory, name));
+    return openFiles(directory, directory, paths, undefined, tools);
+  }
   const shards = [...new Set(index.values())].toSorted();
   if (shards.length > MAX_SHARDS) {
     throw new FormatError("format.limit", `${INDEX_FILE} names ${shards.length} shards; at most ${MAX_SHARDS} are opened`, { directory });
   }
-  const missing = shards.filter((name) => !names.has(name));
+  const missing = shards.filter((name) => !isThere(name));
   if (missing.length > 0) {
     throw new FormatError(
       "format.missing",
@@ -95,12 +112,14 @@ async function openDirectory(directory: string): Promise<Checkpoint> {
       { directory, missing: missing.slice(0, 20) },
     );
   }
-  return openFiles(
-    directory,
-    directory,
-    shards.map((name) => join(directory, name)),
-    index,
-  );
+  return openFiles(directory, directory, shards.map(pathOf), index, tools);
+}
+
+/** Compact files that stand for a file of another name than loaders know: all there are, unless safetensors files are there too. */
+function compactNames(names: ReadonlySet<string>): readonly string[] {
+  const visible = [...names].filter((name) => !name.startsWith("."));
+  if (visible.some((name) => name.endsWith(".safetensors"))) return [];
+  return visible.filter((name) => name.endsWith(COMPACT_EXTENSION)).toSorted();
 }
 
 /** DFloat11 directories have one file a unit and no index: their loader reads every file there is. */
@@ -115,6 +134,7 @@ async function openFiles(
   directory: string,
   files: readonly string[],
   index: ReadonlyMap<string, string> | undefined,
+  tools: CheckpointTools,
 ): Promise<Checkpoint> {
   const config = await readConfig(directory);
   const opened: TensorFile[] = [];
@@ -122,11 +142,11 @@ async function openFiles(
     await Promise.all(opened.map((file) => file.close()));
   };
   try {
-    opened.push(...(await openAll(files)));
+    opened.push(...(await openAll(files, tools)));
     const tensors = new Map<string, LazyTensor>();
     const home = new Map<string, string>();
     opened.forEach((file, i) => {
-      const shard = basename(files[i]!);
+      const shard = basename(files[i]!, COMPACT_EXTENSION);
       for (const [name, tensor] of file.tensors) {
         const other = home.get(name);
         if (other !== undefined) {
@@ -146,9 +166,9 @@ async function openFiles(
 }
 
 /** Opens shards a few at a time, in order; when one fails, the others are closed. */
-async function openAll(files: readonly string[]): Promise<TensorFile[]> {
+async function openAll(files: readonly string[], tools: CheckpointTools): Promise<TensorFile[]> {
   const limit = pLimit(OPEN_AT_ONCE);
-  const results = await Promise.allSettled(files.map((file) => limit(() => openTensorFile(file))));
+  const results = await Promise.allSettled(files.map((file) => limit(() => openTensorFile(file, tools))));
   const opened = results.filter((result) => result.status === "fulfilled").map(({ value }) => value);
   const failed = results.find((result) => result.status === "rejected");
   if (failed === undefined) return opened;
@@ -156,7 +176,8 @@ async function openAll(files: readonly string[]): Promise<TensorFile[]> {
   throw failed.reason;
 }
 
-async function openTensorFile(path: string): Promise<TensorFile> {
+async function openTensorFile(path: string, { compactCoder }: CheckpointTools): Promise<TensorFile> {
+  if (path.endsWith(COMPACT_EXTENSION)) return openCompactFile(path, compactCoder?.());
   const source = await openFileSource(path);
   try {
     return await openSafetensors(source);

@@ -11,6 +11,7 @@ import { openCheckpoint, planShards } from "../formats/checkpoint.ts";
 import { replaceFile, writeFileAtomic, writeFully } from "../formats/containers/atomic.ts";
 import { layoutSafetensors } from "../formats/containers/safetensors/write.ts";
 import { findLayout } from "../formats/layouts/index.ts";
+import { CHECKPOINT_TOOLS } from "../model/sources/tools.ts";
 import { OWN_KEY } from "../formats/layouts/compressed-tensors/dialect.ts";
 import { INDEX_FILE } from "../formats/shards.ts";
 import { carriedFiles } from "./carry-over.ts";
@@ -49,7 +50,7 @@ export async function exportArtifact(source: string, options: ExportOptions): Pr
       known: TARGETS,
     });
   }
-  const checkpoint = await openCheckpoint(source);
+  const checkpoint = await openCheckpoint(source, CHECKPOINT_TOOLS);
   try {
     const layout = findLayout(checkpoint.config);
     if (layout === undefined)

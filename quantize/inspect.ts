@@ -8,7 +8,11 @@ import type { DType } from "../core/dtype.ts";
 import { schemeName } from "../core/scheme.ts";
 import { CALIBRATION_KEY } from "../calibrate/file.ts";
 import { openCheckpoint, type Checkpoint } from "../formats/checkpoint.ts";
+import { COMPACT_EXTENSION } from "../formats/containers/compact/open.ts";
 import { findLayout } from "../formats/layouts/index.ts";
+import { CHECKPOINT_TOOLS } from "../model/sources/tools.ts";
+import { inspectCompact, type InspectedKind } from "./lossless/compact/inspect.ts";
+import { readCompactRecord, type CompactRecord } from "./lossless/compact/record.ts";
 import { inspectUnits, type InspectedUnit } from "./lossless/inspect.ts";
 import { readManifest } from "./manifest.ts";
 
@@ -23,7 +27,7 @@ export interface InspectedTensor {
 /** What was found, as data. */
 export interface Inspection {
   readonly path: string;
-  /** "artifact", "model", "calibration" or "safetensors file". */
+  /** "artifact", "model", "calibration", "compact file" or "safetensors file". */
   readonly kind: string;
   /** Name and value, in the order to print. */
   readonly facts: readonly (readonly [name: string, value: string])[];
@@ -35,6 +39,8 @@ export interface Inspection {
   readonly metadata: Readonly<Record<string, string>>;
   /** Units of a DFloat11 artifact. */
   readonly units?: readonly InspectedUnit[];
+  /** Kinds of tensors in compact files. */
+  readonly kinds?: readonly InspectedKind[];
 }
 
 /**
@@ -43,7 +49,7 @@ export interface Inspection {
  * @throws {InputError} `input.path`; {FormatError} for files that break their format.
  */
 export async function inspect(path: string): Promise<Inspection> {
-  const checkpoint = await openCheckpoint(path);
+  const checkpoint = await openCheckpoint(path, CHECKPOINT_TOOLS);
   try {
     const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape, byteLength }) => ({
       name,
@@ -55,17 +61,29 @@ export async function inspect(path: string): Promise<Inspection> {
     const { schemes, format } = await quantizedModules(checkpoint);
     const isFile = (await stat(path)).isFile();
     const isCalibration = Object.hasOwn(checkpoint.metadata, CALIBRATION_KEY);
-    const kind = isCalibration ? "calibration" : isFile ? "safetensors file" : format === undefined ? "model" : "artifact";
+    const record = isFile ? undefined : await readCompactRecord(path);
+    const isCompactArtifact = record !== undefined;
+    const kind = isCalibration
+      ? "calibration"
+      : isFile
+        ? path.endsWith(COMPACT_EXTENSION)
+          ? "compact file"
+          : "safetensors file"
+        : format === undefined && !isCompactArtifact
+          ? "model"
+          : "artifact";
     const facts = [
       ...(isFile ? [] : configFacts(checkpoint.config ?? {})),
       ["tensors", `${tensors.length}, ${tensors.reduce((sum, { bytes }) => sum + bytes, 0)} bytes`] as const,
       ...(format === undefined ? [] : [["format", format] as const]),
       ...schemes.map(({ scheme, modules }) => ["quantized", `${modules.length} × ${scheme}`] as const),
       ...(isCalibration ? calibrationFacts(checkpoint.metadata[CALIBRATION_KEY]!) : []),
-      ...(isFile ? [] : await manifestFacts(path)),
+      ...(isFile ? [] : isCompactArtifact ? recordFacts(record) : await manifestFacts(path)),
     ];
+    const compactFiles = checkpoint.files.filter((file) => file.endsWith(COMPACT_EXTENSION));
+    const kinds = compactFiles.length === 0 ? undefined : await inspectCompact(compactFiles);
     const units = format?.startsWith("dfloat11") === true ? await inspectUnits(checkpoint.tensors) : undefined;
-    return { path, kind, facts, files, tensors, schemes, metadata: checkpoint.metadata, ...(units && { units }) };
+    return { path, kind, facts, files, tensors, schemes, metadata: checkpoint.metadata, ...(units && { units }), ...(kinds && { kinds }) };
   } finally {
     await checkpoint.close();
   }
@@ -123,6 +141,13 @@ function calibrationFacts(record: string): readonly (readonly [string, string])[
     ["statistics", Array.isArray(statistics) ? statistics.join(", ") : "unknown"],
     ["calibrated on", `${String(samples)} samples, ${String(tokens)} tokens`],
     ["model", `${String(source?.family)}, run on ${String(source?.engine)}`],
+  ];
+}
+
+function recordFacts({ version, level, weights, cast }: CompactRecord): readonly (readonly [string, string])[] {
+  return [
+    ["written by", `bitwright ${version}`],
+    ["recipe", `dfloat11, codec compact, level ${level}${cast === undefined ? "" : `, cast ${cast}`}, ${weights.length} files`],
   ];
 }
 

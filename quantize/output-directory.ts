@@ -11,6 +11,7 @@ import { InputError } from "../core/errors.ts";
 import { syncDirectory } from "../formats/containers/atomic.ts";
 import type { Model } from "../model/model.ts";
 import { createJournal, hasProgress, JOURNAL_DIRECTORY, readJournalHead, removeJournal, resumeJournal, type Journal } from "./journal.ts";
+import { compactFiles } from "./lossless/compact/record.ts";
 import { listedFiles, MANIFEST_FILE, readManifest } from "./manifest.ts";
 
 /** Ending of files that are not complete yet. */
@@ -124,11 +125,11 @@ function exists(directory: string, why: string): InputError {
 async function ownFiles(directory: string): Promise<ReadonlySet<string>> {
   const names = await readdir(directory);
   const own = new Set(names.filter((name) => name === JOURNAL_DIRECTORY || name.endsWith(PARTIAL) || name.endsWith(".tmp")));
-  const manifest = await readManifest(directory).catch(() => undefined);
-  if (manifest !== undefined) {
+  const listed = await artifactFiles(directory);
+  if (listed !== undefined) {
     own.add(MANIFEST_FILE);
     // A folder is ours when the manifest lists a file in it.
-    for (const name of listedFiles(manifest)) own.add(name.split("/")[0]!);
+    for (const name of listed) own.add(name.split("/")[0]!);
   }
   // A run that was killed while it finished has written some of its files under their final names.
   if ((await readJournalHead(directory)) !== undefined) for (const name of names) own.add(name);
@@ -158,9 +159,15 @@ export async function publish(directory: string, files: readonly string[]): Prom
 
 /** Files of an older artifact that the new one does not have. */
 async function staleFiles(directory: string, files: readonly string[]): Promise<readonly string[]> {
+  return ((await artifactFiles(directory)) ?? []).filter((name) => !files.includes(name));
+}
+
+/** What the manifest lists, of either kind; undefined without one that can be read. */
+async function artifactFiles(directory: string): Promise<readonly string[] | undefined> {
+  const compact = await compactFiles(directory);
+  if (compact !== undefined) return compact;
   const manifest = await readManifest(directory).catch(() => undefined);
-  if (manifest === undefined) return [];
-  return listedFiles(manifest).filter((name) => !files.includes(name));
+  return manifest === undefined ? undefined : listedFiles(manifest);
 }
 
 async function isThere(path: string): Promise<boolean> {

@@ -182,6 +182,8 @@ export interface QuantizeReport {
   readonly sites: readonly SiteReport[];
   readonly sourceBytes: number;
   readonly outputBytes: number;
+  /** Lossless, `--codec compact`: bits a weight of the weight files, and of every byte of the artifact. */
+  readonly bitsPerWeight?: { readonly weights: number; readonly directory: number };
   readonly seconds: number;
   readonly cpuSeconds: number;
   readonly peakMemoryBytes: number;

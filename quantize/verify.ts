@@ -13,7 +13,10 @@ import type { LayoutReading } from "../formats/layouts/layout.ts";
 import { readFold } from "./fold-records.ts";
 import { foldWeight } from "./fold-state.ts";
 import { hashBytes, hashFile, MANIFEST_FILE, readManifest, type Manifest } from "./manifest.ts";
+import { CHECKPOINT_TOOLS } from "../model/sources/tools.ts";
 import { JOURNAL_DIRECTORY } from "./journal.ts";
+import { readCompactRecord } from "./lossless/compact/record.ts";
+import { verifyCompact } from "./lossless/compact/verify.ts";
 import { losslessPart } from "./lossless/manifest.ts";
 import { verifyLossless } from "./lossless/verify.ts";
 import { hashRanges } from "./streaming/hash.ts";
@@ -45,12 +48,13 @@ const SQNR_TOLERANCE_DB = 0.01;
  * @throws {FormatError} `format.missing` when there is no manifest.
  */
 export async function verifyArtifact(directory: string, options: VerifyOptions = {}): Promise<VerifyReport> {
+  if ((await readCompactRecord(directory)) !== undefined) return verifyCompact(directory, options);
   const manifest = await readManifest(directory);
   if (losslessPart(manifest) !== undefined) return verifyLossless(directory, options);
   const problems: Problem[] = [];
   let checkpoint: Checkpoint;
   try {
-    checkpoint = await openCheckpoint(directory);
+    checkpoint = await openCheckpoint(directory, CHECKPOINT_TOOLS);
   } catch (error) {
     if (!(error instanceof QuantError)) throw error;
     return { ok: false, tensors: 0, problems: [{ tensor: directory, problem: error.message }] };
@@ -178,7 +182,7 @@ async function compareSource(
   progress: () => void,
 ): Promise<VerifyReport["worst"]> {
   const { source, signal } = options;
-  const opened = typeof source === "string" ? await openCheckpoint(source) : undefined;
+  const opened = typeof source === "string" ? await openCheckpoint(source, CHECKPOINT_TOOLS) : undefined;
   const originals = opened?.tensors ?? (source as { readonly tensors: ReadonlyMap<string, LazyTensor> }).tensors;
   const sites = new Map<string, string>(
     manifest.plan.sites.flatMap((site) => (site.weight === undefined ? [] : [[`${site.name}.weight`, site.name] as const])),

@@ -3,6 +3,7 @@
  * @module
  */
 import type { Command } from "commander";
+import type { InspectedKind } from "../../quantize/lossless/compact/inspect.ts";
 import type { InspectedUnit } from "../../quantize/lossless/inspect.ts";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
 import { formatBytes, formatCount, formatTable } from "../text.ts";
@@ -44,6 +45,7 @@ export function addInspect(program: Command, io: Io): void {
             [...dtypes].map(([dtype, { count, bytes }]) => [dtype, formatCount(count), formatBytes(bytes)]),
           ),
           ...(found.units === undefined ? [] : ["", ...unitLines(found.units)]),
+          ...(found.kinds === undefined ? [] : ["", kindTable(found.kinds)]),
           ...(options.tensors === true
             ? [
                 "",
@@ -56,6 +58,34 @@ export function addInspect(program: Command, io: Io): void {
         ].join("\n");
       });
     });
+}
+
+function kindTable(kinds: readonly InspectedKind[]): string {
+  const total = kinds.reduce((sum, { elements, bytes }) => ({ elements: sum.elements + elements, bytes: sum.bytes + bytes }), {
+    elements: 0,
+    bytes: 0,
+  });
+  return formatTable(
+    [
+      { title: "kind" },
+      { title: "dtype" },
+      { title: "tensors", align: "right" },
+      { title: "weights", align: "right" },
+      { title: "bits a weight", align: "right" },
+      { title: "order-0 entropy", align: "right" },
+    ],
+    [
+      ...kinds.map(({ name, dtype, tensors, elements, bitsPerWeight, entropyBound }) => [
+        name,
+        dtype,
+        String(tensors),
+        formatCount(elements),
+        bitsPerWeight.toFixed(3),
+        entropyBound?.toFixed(3) ?? "",
+      ]),
+      ["all", "", "", formatCount(total.elements), ((8 * total.bytes) / Math.max(1, total.elements)).toFixed(3), ""],
+    ],
+  );
 }
 
 /** Columns of the longest bar. */

@@ -86,6 +86,11 @@ export function reportText(report: QuantizeReport, palette: Palette): string {
       ({ format, directory, bytes }) =>
         `${palette.bold("wrote")}       ${directory} (${format}): ${formatBytes(bytes)}, ${((100 * bytes) / report.sourceBytes).toFixed(1)} % of the source`,
     ),
+    ...(report.bitsPerWeight === undefined
+      ? []
+      : [
+          `${palette.bold("bits")}        ${report.bitsPerWeight.weights.toFixed(4)} a weight, ${report.bitsPerWeight.directory.toFixed(4)} with every other file`,
+        ]),
     `${palette.bold("verified")}    ${report.verified.ok ? palette.green("ok") : palette.red("NOT ok")}, ${report.verified.tensors} tensors re-read`,
     ...(evaluation === undefined
       ? []

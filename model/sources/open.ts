@@ -14,6 +14,7 @@ import { findArchitecture } from "../architectures/index.ts";
 import { TensorTable } from "../architectures/tensors.ts";
 import type { Model } from "../model.ts";
 import { detachCheckpoint } from "./detached.ts";
+import { CHECKPOINT_TOOLS } from "./tools.ts";
 
 /** Everything a model is made of, whatever it was read from. */
 export interface ModelSource {
@@ -31,7 +32,7 @@ export interface ModelSource {
  * @throws {UnsupportedError} `unsupported.architecture`, `unsupported.format` for an artifact whose quantization_config is not known.
  */
 export async function openModel(path: string): Promise<Model> {
-  const checkpoint = await detachCheckpoint(await openCheckpoint(path));
+  const checkpoint = await detachCheckpoint(await openCheckpoint(path, CHECKPOINT_TOOLS));
   const { config, directory } = checkpoint;
   if (config === undefined) {
     throw new FormatError(

@@ -9,6 +9,7 @@ import { openCheckpoint } from "../../formats/checkpoint.ts";
 import { findLayout } from "../../formats/layouts/index.ts";
 import { decodeDfloat11 } from "../../kernels/df11/read-range.ts";
 import { detachCheckpoint } from "./detached.ts";
+import { CHECKPOINT_TOOLS } from "./tools.ts";
 
 /** A matrix that a data-free method may quantize. */
 export interface TensorSite {
@@ -51,7 +52,7 @@ const CONV1D = /(?:^|\.)(?:c_attn|c_proj|c_fc|q_attn)$/;
  * @throws as `openCheckpoint`.
  */
 export async function openTensorSource(path: string): Promise<TensorSource> {
-  const checkpoint = await detachCheckpoint(await openCheckpoint(path));
+  const checkpoint = await detachCheckpoint(await openCheckpoint(path, CHECKPOINT_TOOLS));
   const layout = findLayout(checkpoint.config);
   const reading = await layout?.read(checkpoint, { decodeDfloat11 });
   const tensors = reading?.tensors ?? checkpoint.tensors;

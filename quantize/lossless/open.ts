@@ -1,5 +1,5 @@
 /**
- * openDFloat11: the tensors of a DFloat11 directory, decoded when they are read.
+ * openDFloat11: the tensors of a DFloat11 or compact directory, decoded when they are read.
  * @module
  */
 import { readdir, stat } from "node:fs/promises";
@@ -14,6 +14,8 @@ import { readDfloat11 } from "../../formats/layouts/dfloat11/dfloat11.ts";
 import { readDirectoryRecord } from "../../formats/layouts/dfloat11/record.ts";
 import { decodeDfloat11 } from "../../kernels/df11/read-range.ts";
 import { readRange } from "../../model/sources/detached.ts";
+import { openCompactArtifact } from "./compact/open.ts";
+import { readCompactRecord } from "./compact/record.ts";
 
 export interface DFloat11Artifact {
   readonly directory: string;
@@ -27,7 +29,7 @@ export interface DFloat11Artifact {
 }
 
 /**
- * Open an artifact of this tool or of the official package: a directory, or a diffusers directory with components in sub-folders. No file stays open.
+ * Open an artifact of this tool (of either codec) or of the official package: a directory, or a diffusers directory with components in sub-folders. No file stays open.
  *
  * @throws {InputError} `input.path`; {FormatError} `format.missing` when nothing there is DFloat11, and what the readers throw. Reading a tensor
  *   throws {FormatError} `format.checksum` or `format.field` naming the unit when it is damaged.
@@ -38,6 +40,8 @@ export async function openDFloat11(directory: string): Promise<DFloat11Artifact>
   });
   if (!facts.isDirectory())
     throw new InputError("input.path", `${directory} is a file; pass the artifact's directory`, { path: directory });
+  const compact = await readCompactRecord(directory);
+  if (compact !== undefined) return { directory, ...(await openCompactArtifact(directory, compact)) };
   const tensors = new Map<string, LazyTensor>();
   const configs = new Map<string, Readonly<Record<string, unknown>>>();
   let found = 0;

@@ -10,8 +10,8 @@ import { createPool, type Pool } from "../../kernels/pool.ts";
 import type { Plan, QuantizeOptions, Recipe } from "../types.ts";
 import type { HeldSurvey, UnitCodec, UnitSurvey } from "./codec.ts";
 import { CODECS } from "./codecs.ts";
-import { checkKernels } from "./emit.ts";
 import { run, type FileRange, type LosslessResult, type LosslessTask, type UnitRef } from "./job.ts";
+import { codecName } from "./options.ts";
 import { layoutComponent, type ComponentLayout } from "./layout.ts";
 import { openLosslessSource, type Component, type LosslessSource } from "./source.ts";
 import { unitsOf } from "./units.ts";
@@ -48,27 +48,12 @@ export function createLosslessPool(workers: number): LosslessPool {
   return createPool<LosslessTask, LosslessResult>({ workers, module, run });
 }
 
-/** @throws {InputError} `input.option` for options that do not go with a lossless method. */
+/** @throws {InputError} `input.option` for options that do not go with a lossless method, and for a codec without units. */
 export function codecOf(recipe: Recipe): UnitCodec {
-  const refuse = (what: string, why: string): InputError =>
-    new InputError("input.option", `--method ${recipe.method.join("+")}: ${what} ${why}`, { option: what });
-  if (recipe.method.length > 1)
-    throw refuse("transforms", "change weights, a lossless method does not; run it on the finished artifact instead");
-  if (recipe.bits !== undefined) throw refuse("--bits", "has no meaning: every bit is kept");
-  if (recipe.groupSize !== undefined) throw refuse("--group-size", "has no meaning: there are no scales");
-  if (recipe.ignore !== undefined) throw refuse("--ignore", "is not used; choose units with --pattern");
-  for (const key of Object.keys(recipe.scheme ?? {}))
-    if (key !== "tied") throw refuse(`--scheme ${key}`, "has no meaning; the key is tied");
-  const tied = recipe.scheme?.["tied"];
-  if (tied !== undefined && tied !== "plain" && tied !== "compress") throw refuse(`--scheme tied=${tied}`, "must be plain or compress");
-  if (recipe.cast !== undefined && recipe.cast !== "bf16") throw refuse(`--cast ${String(recipe.cast)}`, "must be bf16");
-  const name = (recipe.codec ?? "df11") === "df11" ? "df11" : `compact-${recipe.level ?? "max"}`;
-  if (name === "df11" && recipe.level !== undefined) throw refuse("--level", "belongs to --codec compact");
-  if (recipe.kernels !== undefined && name !== "df11") throw refuse("--kernels", "are decoders of df11");
-  checkKernels(recipe.kernels ?? []);
+  const name = codecName(recipe);
   const codec = CODECS.get(name);
   if (codec !== undefined) return codec;
-  throw new InputError("input.option", `--codec ${name} is not known; codecs: ${[...CODECS.keys()].join(", ")}`, {
+  throw new InputError("input.option", `--codec ${name} has no units; codecs that have: ${[...CODECS.keys()].join(", ")}`, {
     option: "codec",
     known: [...CODECS.keys()],
   });

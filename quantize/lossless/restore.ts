@@ -4,15 +4,18 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
-import { FormatError, InputError } from "../../core/errors.ts";
+import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { FormatError } from "../../core/errors.ts";
 import { replaceFile, syncDirectory, writeFully } from "../../formats/containers/atomic.ts";
 import type { ByteSource } from "../../formats/containers/container.ts";
 import { openSafetensors, PREFIX_BYTES } from "../../formats/containers/safetensors/read.ts";
 import { hashBytes } from "../manifest.ts";
-import { PARTIAL, realPlace } from "../output-directory.ts";
+import { PARTIAL } from "../output-directory.ts";
 import type { ProgressEvent } from "../types.ts";
+import { claimEmpty } from "./claim.ts";
+import { readCompactRecord } from "./compact/record.ts";
+import { restoreCompact } from "./compact/restore.ts";
 import type { Place } from "./job.ts";
 import { losslessPart, readLosslessManifest, unpack, type ComponentRecord, type LosslessRecord } from "./manifest.ts";
 import { createLosslessPool } from "./prepare.ts";
@@ -48,6 +51,17 @@ export interface RestoreReport {
  */
 export async function restore(artifact: string, options: RestoreOptions): Promise<RestoreReport> {
   const started = performance.now();
+  const compact = await readCompactRecord(artifact);
+  if (compact !== undefined) {
+    const restored = await restoreCompact(artifact, compact, options);
+    return {
+      directory: options.out,
+      ...restored,
+      bytes: restored.files.reduce((sum, { bytes }) => sum + bytes, 0),
+      seconds: (performance.now() - started) / 1000,
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+    };
+  }
   const manifest = await readLosslessManifest(artifact);
   const record = losslessPart(manifest)!;
   const { out } = options;
@@ -105,21 +119,6 @@ export async function restore(artifact: string, options: RestoreOptions): Promis
 /** Decoders, and a config.json that the writer made where the source had none. */
 function isWritten(name: string, { components, emitted = [] }: LosslessRecord): boolean {
   return emitted.includes(name) || components.some(({ prefix }) => name === `${prefix}config.json`);
-}
-
-/** @returns whether the directory was made here. @throws {InputError} */
-async function claimEmpty(artifact: string, out: string): Promise<boolean> {
-  if ((await realPlace(out)) === (await realPlace(artifact))) {
-    throw new InputError("input.path", `the output ${out} is the artifact itself; choose another --out`, { target: resolve(out) });
-  }
-  const isNew = (await stat(out).catch(() => undefined)) === undefined;
-  await mkdir(out, { recursive: true });
-  const names = (await readdir(out)).filter((name) => !name.endsWith(PARTIAL));
-  if (names.length > 0)
-    throw new InputError("input.output-exists", `${out} is not empty (${names.slice(0, 3).join(", ")}); choose an empty directory`, {
-      directory: out,
-    });
-  return isNew;
 }
 
 /** Weight files at full length with their headers, and where each tensor goes. */

@@ -2,17 +2,16 @@
  * Lossless compression as a job: plan, write, report.
  * @module
  */
-import { stat, realpath } from "node:fs/promises";
-import { basename, resolve, sep } from "node:path";
-import { InputError, throwIfAborted } from "../../core/errors.ts";
-import { version } from "../../core/version.ts";
+import { throwIfAborted } from "../../core/errors.ts";
 import type { Model } from "../../model/model.ts";
-import { canonicalJson, hashBytes } from "../manifest.ts";
-import { claimOutput, finishOutput, realPlace } from "../output-directory.ts";
+import { claimOutput, finishOutput } from "../output-directory.ts";
 import { checkBudgets } from "../budgets.ts";
 import type { Plan, QuantizeOptions, QuantizeReport, Recipe, SiteReport } from "../types.ts";
+import { checkApart, keyOf, pathOf, requestOf } from "./claim.ts";
+import { planCompact, quantizeCompact } from "./compact/run.ts";
 import { isLosslessMethod } from "./methods.ts";
-import { createLosslessPool, prepareLossless, type PreparedLossless } from "./prepare.ts";
+import { codecName } from "./options.ts";
+import { createLosslessPool, prepareLossless } from "./prepare.ts";
 import { verifyLossless } from "./verify.ts";
 import { writeLossless } from "./write.ts";
 
@@ -26,6 +25,8 @@ export function isLossless({ method }: Recipe): boolean {
 
 /** The plan of a lossless run: reads the units once, writes nothing. @throws as {@link quantizeLossless} before it starts. */
 export async function planLossless(source: string | Model, options: QuantizeOptions): Promise<Plan> {
+  const codec = codecName(options.recipe);
+  if (codec !== "df11") return planCompact(source, codec, options);
   const pool = createLosslessPool(options.workers ?? 2);
   try {
     return (await prepareLossless(pathOf(source), options, pool)).plan;
@@ -40,6 +41,8 @@ export async function planLossless(source: string | Model, options: QuantizeOpti
  * @throws {InputError}, {UnsupportedError}, {FormatError}, {BudgetError} before anything is written; {VerifyError}; {InterruptedError}.
  */
 export async function quantizeLossless(source: string | Model, options: QuantizeOptions): Promise<QuantizeReport> {
+  const named = codecName(options.recipe);
+  if (named !== "df11") return quantizeCompact(source, named, options);
   const started = performance.now();
   const cpuBefore = process.cpuUsage();
   throwIfAborted(options.signal);
@@ -51,7 +54,7 @@ export async function quantizeLossless(source: string | Model, options: Quantize
     const prepared = await prepareLossless(path, options, pool);
     const { plan } = prepared;
     await checkBudgets(plan, options);
-    const key = await keyOf(prepared, options);
+    const key = await keyOf(prepared.source, prepared.codec.name, options);
     const output = await claimOutput({ directory: out, key, request: requestOf(path, options), force: options.force === true });
     try {
       // What is stored must not depend on this machine's threads.
@@ -96,43 +99,4 @@ function siteReports({ lossless }: Plan): readonly SiteReport[] {
     sqnr: Infinity,
     ...(refusal !== undefined && { note: refusal }),
   }));
-}
-
-function pathOf(source: string | Model): string {
-  if (typeof source === "string") return source;
-  if (source.directory !== undefined) return source.directory;
-  throw new InputError(
-    "input.path",
-    "a lossless method gives files back byte for byte, so it starts from files: pass a path, not a model object",
-    { option: "source" },
-  );
-}
-
-/** @throws {InputError} `input.path` when one lies in the other. */
-async function checkApart(path: string, out: string): Promise<void> {
-  const isDirectory = (await stat(path).catch(() => undefined))?.isDirectory() === true;
-  const source = await realpath(path).catch(() => resolve(path));
-  const target = await realPlace(out);
-  const inside = (inner: string, outer: string): boolean => inner === outer || inner.startsWith(outer.endsWith(sep) ? outer : outer + sep);
-  if (inside(source, target) || (isDirectory && inside(target, source))) {
-    throw new InputError("input.path", `the output ${out} and the source ${path} must not lie in each other`, { source, target });
-  }
-}
-
-/** Equal keys, equal bytes. */
-async function keyOf({ source, codec }: PreparedLossless, { recipe }: QuantizeOptions): Promise<string> {
-  const files = source.components.flatMap((component) => component.files);
-  const parts = {
-    version: version(),
-    codec: codec.name,
-    recipe,
-    files: await Promise.all(files.map(async ({ name, path, header }) => [name, hashBytes(header), (await stat(path)).mtimeMs])),
-    others: source.others,
-  };
-  return hashBytes(canonicalJson(parts));
-}
-
-function requestOf(path: string, options: QuantizeOptions): Readonly<Record<string, unknown>> {
-  const { signal: _signal, onProgress: _onProgress, engine: _engine, calibration: _calibration, ...plain } = options;
-  return { source: resolve(path), options: { ...plain, out: resolve(options.out) }, name: basename(path) };
 }

@@ -1,0 +1,48 @@
+/**
+ * Threads for compact files, and the decoding of one file as tasks for them.
+ * @module
+ */
+import { extname } from "node:path";
+import type { CompactFile } from "../../../formats/containers/compact/read.ts";
+import { run as encode, type EncodeTask } from "../../../kernels/compact/tensor.ts";
+import { createPool, type Pool } from "../../../kernels/pool.ts";
+import { run as decode, type DecodeResult, type DecodeTask } from "./job.ts";
+
+/** Decoded bytes of one task, about. */
+const TASK_BYTES = 2 ** 25;
+/** Below this, starting threads takes longer than the work. */
+const THREADED_BYTES = 2 ** 25;
+
+const extension = extname(new URL(import.meta.url).pathname);
+
+/** @param bytes - of the whole work. */
+export function createEncodePool(workers: number, bytes: number): Pool<EncodeTask, readonly Uint8Array[]> {
+  const module = new URL(`../../../kernels/compact/tensor${extension}`, import.meta.url);
+  return createPool({ workers: bytes < THREADED_BYTES ? 0 : workers, module, run: encode });
+}
+
+/** @param bytes - of the whole work. */
+export function createDecodePool(workers: number, bytes: number): Pool<DecodeTask, DecodeResult> {
+  const module = new URL(`./job${extension}`, import.meta.url);
+  return createPool({ workers: bytes < THREADED_BYTES ? 0 : workers, module, run: decode });
+}
+
+/** All tensors of a file, in tasks. @param to - file that receives them. */
+export function decodeTasks(path: string, { header, tensors }: CompactFile, to?: string): readonly DecodeTask[] {
+  const tasks: DecodeTask[] = [];
+  let group: DecodeTask["tensors"][number][] = [];
+  let bytes = 0;
+  let offset = header.length;
+  const flush = (): void => {
+    if (group.length > 0) tasks.push({ path, tensors: group, ...(to !== undefined && { to }) });
+    [group, bytes] = [[], 0];
+  };
+  for (const { name, byteLength } of tensors.values()) {
+    group.push({ name, offset, bytes: byteLength });
+    offset += byteLength;
+    bytes += byteLength;
+    if (bytes >= TASK_BYTES) flush();
+  }
+  flush();
+  return tasks;
+}

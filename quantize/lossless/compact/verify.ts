@@ -1,0 +1,137 @@
+/**
+ * Verify a compact artifact: every tensor decoded and compared with its checksums, every other file hashed, and all with the source when there is one.
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { QuantError, throwIfAborted } from "../../../core/errors.ts";
+import type { LazyTensor } from "../../../core/tensor.ts";
+import { COMPACT_EXTENSION, openCompactFile } from "../../../formats/containers/compact/open.ts";
+import type { ProgressEvent, VerifyReport } from "../../types.ts";
+import { openLosslessSource } from "../source.ts";
+import { readRange } from "../../../model/sources/detached.ts";
+import { readCompactRecord, shortHash, type CompactRecord } from "./record.ts";
+import { createDecodePool, decodeTasks } from "./tasks.ts";
+
+export interface VerifyCompactOptions {
+  readonly source?: string | { readonly tensors: ReadonlyMap<string, LazyTensor> };
+  readonly workers?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (event: ProgressEvent) => void;
+}
+
+type Problem = VerifyReport["problems"][number];
+
+/** @returns problems as data; a damaged artifact is a report, not an error. */
+export async function verifyCompact(directory: string, options: VerifyCompactOptions = {}): Promise<VerifyReport> {
+  const record = (await readCompactRecord(directory))!;
+  const { signal, onProgress, workers = 2 } = options;
+  const problems: Problem[] = [...(await checkFiles(directory, record))];
+  const sizes = await Promise.all(
+    record.weights.map(async (name) => (await stat(join(directory, name)).catch(() => undefined))?.size ?? 0),
+  );
+  const pool = createDecodePool(
+    workers,
+    sizes.reduce((sum, size) => sum + size, 0),
+  );
+  // SHA-256 of each tensor as the files have it, by component folder.
+  const hashes = new Map<string, Map<string, string>>();
+  let tensors = 0;
+  let done = 0;
+  try {
+    const tasks = [];
+    let total = 0;
+    for (const name of record.weights) {
+      const path = join(directory, name);
+      try {
+        const file = await openCompactFile(path);
+        tensors += file.tensors.size;
+        total += file.fileBytes;
+        tasks.push(...decodeTasks(path, file));
+        if (options.source !== undefined) await collectHashes(file, folderOf(name), hashes);
+      } catch (error) {
+        if (!(error instanceof QuantError)) throw error;
+        problems.push({ tensor: name, problem: error.message });
+      }
+    }
+    const results = await pool.map(tasks, {
+      ...(signal && { signal }),
+      onProgress: (bytes) => onProgress?.({ phase: "verify", done: (done += bytes), total, unit: "bytes" }),
+    });
+    for (const { tensor, problem } of results.flat()) problems.push({ tensor, problem });
+  } finally {
+    await pool.close();
+  }
+  if (options.source !== undefined) problems.push(...(await compareSource(options.source, hashes, signal)));
+  return { ok: problems.length === 0, tensors, problems: problems.toSorted((a, b) => (a.tensor < b.tensor ? -1 : 1)) };
+}
+
+const folderOf = (name: string): string => (name.includes("/") ? `${dirname(name)}/` : "");
+
+async function collectHashes(
+  file: Awaited<ReturnType<typeof openCompactFile>>,
+  folder: string,
+  into: Map<string, Map<string, string>>,
+): Promise<void> {
+  const own = into.get(folder) ?? new Map<string, string>();
+  into.set(folder, own);
+  for (const name of file.tensors.keys()) own.set(name, Buffer.from((await file.stored(name)).sha256).toString("hex"));
+}
+
+async function checkFiles(directory: string, { files, weights }: CompactRecord): Promise<readonly Problem[]> {
+  const problems: Problem[] = [];
+  for (const [name, hash] of Object.entries(files)) {
+    const content = await readFile(join(directory, name)).catch(() => undefined);
+    if (content === undefined) problems.push({ tensor: name, problem: "file is missing" });
+    else if (shortHash(content) !== hash) problems.push({ tensor: name, problem: "file has changed (sha256)" });
+  }
+  const wanted = new Set(weights);
+  for (const folder of new Set(weights.map(folderOf))) {
+    for (const name of await readdir(join(directory, folder)).catch(() => [])) {
+      const isWeights = name.endsWith(".safetensors") || name.endsWith(COMPACT_EXTENSION);
+      if (isWeights && !wanted.has(folder + name))
+        problems.push({ tensor: folder + name, problem: "a weight file that is not in the manifest; loaders would read it" });
+    }
+  }
+  return problems;
+}
+
+async function compareSource(
+  source: NonNullable<VerifyCompactOptions["source"]>,
+  hashes: ReadonlyMap<string, ReadonlyMap<string, string>>,
+  signal: AbortSignal | undefined,
+): Promise<readonly Problem[]> {
+  const originals = typeof source === "string" ? await sourceTensors(source) : new Map([["", source.tensors]]);
+  const problems: Problem[] = [];
+  for (const [folder, tensors] of originals) {
+    const stored = hashes.get(folder) ?? new Map<string, string>();
+    for (const [name, tensor] of tensors) {
+      throwIfAborted(signal);
+      const hash = stored.get(name);
+      if (hash === undefined) problems.push({ tensor: folder + name, problem: "of the source is not in the artifact" });
+      else if ((await hashOf(tensor)) !== hash) problems.push({ tensor: folder + name, problem: "differs from the source" });
+    }
+    for (const name of stored.keys()) if (!tensors.has(name)) problems.push({ tensor: folder + name, problem: "is not in the source" });
+  }
+  return problems;
+}
+
+async function sourceTensors(path: string): Promise<ReadonlyMap<string, ReadonlyMap<string, LazyTensor>>> {
+  const { components } = await openLosslessSource(path);
+  return new Map(
+    components.map(({ prefix, files }) => [
+      prefix,
+      new Map(files.flatMap(({ tensors }) => tensors.map((tensor) => [tensor.name, tensor] as const))),
+    ]),
+  );
+}
+
+async function hashOf(tensor: LazyTensor): Promise<string> {
+  const { location, byteLength } = tensor;
+  const read = async (): Promise<Uint8Array> =>
+    location === undefined ? (await tensor.read()).bytes : await readRange(location.path, location.offset, byteLength);
+  return createHash("sha256")
+    .update(byteLength === 0 ? new Uint8Array(0) : await read())
+    .digest("hex");
+}
