@@ -17,7 +17,7 @@ import type { BlockContext, Sample } from "../model/walk-types.ts";
 import { BlockTrials, TrialCache, type TrialRules } from "./block-trial.ts";
 import { dequantize } from "./dequantize.ts";
 import type { Decisions } from "./decisions.ts";
-import { FoldState, tensorName } from "./fold-state.ts";
+import { FoldState, tensorName, widen } from "./fold-state.ts";
 import type { TransformContext } from "./method.ts";
 import { chooseProtected, createProtectionRace, enterSites, measuredBy } from "./protect.ts";
 import type { Settings } from "./settings.ts";
@@ -81,6 +81,21 @@ export function usablePairs(model: Model, block: Block, settings: Settings): rea
   });
 }
 
+/**
+ * Norms in front of folds that are stored in F32: `preset=sq-fake` repeats the authors' figures, whose factors no bf16 norm has rounded.
+ * In all other presets a norm keeps its dtype, and what rounding changes in a factor, the weights behind make up for.
+ */
+export function widenedTensors(model: Model, settings: Settings): ReadonlySet<string> {
+  if (settings.preset !== "sq-fake") return new Set();
+  const names = model.blocks.flatMap((block) =>
+    usablePairs(model, block, settings)
+      .filter(({ kind }) => kind === "norm")
+      .flatMap(({ producer: { weight, bias } }) => [weight, ...(bias === undefined ? [] : [bias])])
+      .map((slot) => tensorName(block, slot)),
+  );
+  return new Set(names.filter((name) => model.tensors.get(name)?.dtype !== "F32"));
+}
+
 const usersByModel = new WeakMap<Model, ReadonlyMap<string, number>>();
 
 /** How many weight slots of the model hold each tensor. */
@@ -100,7 +115,8 @@ function tensorUsers(model: Model): ReadonlyMap<string, number> {
  */
 export async function decide(model: Model, choices: readonly SiteChoice[], settings: Settings, inputs: DecideInputs): Promise<Decisions> {
   const { calibration, search } = inputs;
-  const state = new FoldState();
+  const widened = widenedTensors(model, settings);
+  const state = new FoldState(widened);
   const plans = new Map(choices.map(({ site, plan }) => [site.name, plan]));
   const absmax = (site: LinearSite): Float32Array => {
     const tensor = calibration?.get(site.name, "absmax");
@@ -203,6 +219,7 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
     });
   }
   const { pairs, folds, replaced } = state;
+  for (const name of widened) if (!replaced.has(name)) replaced.set(name, widen(await model.tensors.get(name)!.read()));
   return { pairs, folds, replaced, inputScales, outputScales, protected: isProtected, outliers };
 }
 

@@ -18,10 +18,16 @@ export class FoldState {
   readonly replaced = new Map<string, Tensor>();
   /** What each site's input was divided by, by site name. */
   readonly inputFactors = new Map<string, Float32Array>();
+  readonly #widened: ReadonlySet<string>;
+
+  /** @param widened - tensors that become F32 when a fold changes them. */
+  constructor(widened: ReadonlySet<string> = new Set()) {
+    this.#widened = widened;
+  }
 
   /** A copy that shares no map with this one. */
   fork(): FoldState {
-    const copy = new FoldState();
+    const copy = new FoldState(this.#widened);
     copy.pairs.push(...this.pairs);
     for (const [name, fold] of this.folds) copy.folds.set(name, fold);
     for (const [name, tensor] of this.replaced) copy.replaced.set(name, tensor);
@@ -37,7 +43,7 @@ export class FoldState {
   async apply(block: Block, { pair, scales, note }: PairFactors): Promise<void> {
     const { bias } = pair.producer;
     // Rounding a bias to its dtype cannot be made up for behind the fold, but a power of two rounds nothing.
-    const isRounded = bias !== undefined && block.weights.get(bias)?.dtype !== "F32";
+    const isRounded = bias !== undefined && (await this.#current(block, bias)).dtype !== "F32";
     const wanted = isRounded ? scales.map(nearestPowerOfTwo) : scales;
     const effective = pair.kind === "norm" ? await this.#divideNorm(block, pair, wanted) : await this.#divideRows(block, pair, wanted);
     const cols = expandChannels(pair, effective);
@@ -81,7 +87,7 @@ export class FoldState {
   async #current(block: Block, slot: string): Promise<Tensor> {
     const lazy = block.weights.get(slot);
     if (lazy === undefined) throw new InputError("input.value", `block ${block.name} has no tensor for slot "${slot}"`, { slot });
-    return this.replaced.get(lazy.name) ?? lazy.read();
+    return this.replaced.get(lazy.name) ?? (this.#widened.has(lazy.name) ? widen(await lazy.read()) : lazy.read());
   }
 
   #multiply(name: string, { rows, cols }: WeightFold): void {
@@ -91,6 +97,11 @@ export class FoldState {
       ...(old?.cols !== undefined || cols !== undefined ? { cols: product(old?.cols, cols) } : {}),
     });
   }
+}
+
+/** The same values in F32. */
+export function widen(tensor: Tensor): Tensor {
+  return fromFloat32(toFloat32(tensor), tensor.shape, "F32");
 }
 
 function nearestPowerOfTwo(x: number): number {

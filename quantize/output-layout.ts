@@ -48,6 +48,7 @@ export function exportSites(choices: readonly SiteChoice[]): readonly ExportSite
 /**
  * Lay out an artifact. Tensors keep the source's order; those of a quantized site stand where its weight stood.
  *
+ * @param widened - tensors stored as F32 whatever they are in the source.
  * @throws {UnsupportedError} `unsupported.scheme` with the reason and the nearest scheme the target can hold.
  */
 export function layoutOutput(
@@ -56,6 +57,7 @@ export function layoutOutput(
   target: Export,
   scaleDType: DType,
   maxShardBytes: number | undefined,
+  widened: ReadonlySet<string>,
 ): OutputLayout {
   const byWeight = new Map<string, { site: ExportSite; tensors: readonly SiteTensor[] }>();
   for (const site of exportSites(choices)) {
@@ -71,7 +73,8 @@ export function layoutOutput(
     byWeight.set(`${site.module}.weight`, { site, tensors: target.siteTensors(site, scaleDType) });
   }
   const specs: TensorSpec[] = [];
-  for (const [name, { dtype, shape }] of model.tensors) specs.push(...(byWeight.get(name)?.tensors ?? [{ name, dtype, shape }]));
+  for (const [name, { dtype, shape }] of model.tensors)
+    specs.push(...(byWeight.get(name)?.tensors ?? [{ name, dtype: widened.has(name) ? "F32" : dtype, shape }]));
   const { shards: planned, index } = planShards(specs, maxShardBytes);
   const shards = planned.map(({ file, specs: inside }) => ({ file, layout: layoutSafetensors(inside, METADATA) }));
   const bySpec = new Map(specs.map((spec) => [spec.name, spec]));

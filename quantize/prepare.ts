@@ -6,7 +6,7 @@ import { elementCount, type DType } from "../core/dtype.ts";
 import { InputError, UnsupportedError } from "../core/errors.ts";
 import { openModel } from "../model/sources/open.ts";
 import type { Model } from "../model/model.ts";
-import { neededStatistics, needsSearch, usablePairs } from "./decide.ts";
+import { neededStatistics, needsSearch, usablePairs, widenedTensors } from "./decide.ts";
 import type { Export } from "./exports/export.ts";
 import { findExport } from "./exports/index.ts";
 import { exportSites, layoutOutput, type OutputLayout } from "./output-layout.ts";
@@ -34,6 +34,8 @@ export interface Prepared {
   readonly statistics: readonly string[];
   readonly needsSearch: boolean;
   readonly pairs: readonly string[];
+  /** Tensors stored as F32 whatever they are in the source. */
+  readonly widened: ReadonlySet<string>;
   readonly targets: readonly Target[];
   readonly sourceBytes: number;
   readonly parameters: number;
@@ -60,6 +62,7 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
     throw new InputError("input.option", `${path}: the recipe leaves every one of its ${choices.length} linear sites float`, { path });
   }
   const scales = scaleDType(settings.scale, model.facts.dtype);
+  const widened = widenedTensors(model, settings);
   const isAlone = targets.length === 1;
   return {
     path,
@@ -70,8 +73,9 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
     statistics: neededStatistics(settings, choices),
     needsSearch: needsSearch(settings, choices),
     pairs: model.blocks.flatMap((block) => usablePairs(model, block, settings).map(({ name }) => `${block.name}.${name}`)),
+    widened,
     targets: targets.map((target) => {
-      const layout = layoutOutput(model, choices, target, scales, options.maxShardBytes);
+      const layout = layoutOutput(model, choices, target, scales, options.maxShardBytes, widened);
       // What the configuration cannot say is refused now, not when the weights are written.
       target.config(model.config, exportSites(choices), []);
       return { export: target, directory: isAlone ? options.out : `${options.out}/${target.name}`, layout };

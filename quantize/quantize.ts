@@ -197,7 +197,7 @@ function applyDecisions(
   });
   const targets: Target[] = prepared.targets.map((target) => ({
     ...target,
-    layout: layoutOutput(prepared.model, choices, target.export, prepared.scaleDType, options.maxShardBytes),
+    layout: layoutOutput(prepared.model, choices, target.export, prepared.scaleDType, options.maxShardBytes, prepared.widened),
   }));
   const decided: Prepared = { ...prepared, choices, targets };
   return { prepared: decided, plan: { ...plan, sites: choices.map((choice) => choice.plan) } };
