@@ -12,6 +12,7 @@ import { openFileSource, readSmallFile } from "../../formats/containers/bytes.ts
 import { isObject } from "../../formats/containers/json.ts";
 import { openSafetensors, PREFIX_BYTES } from "../../formats/containers/safetensors/read.ts";
 import { INDEX_FILE, SINGLE_FILE } from "../../formats/shards.ts";
+import { readCompactRecord } from "./compact/record.ts";
 
 /** One weight file. */
 export interface SourceFile {
@@ -71,6 +72,10 @@ export async function openLosslessSource(path: string): Promise<LosslessSource> 
       notes: [],
     };
   }
+  if ((await readCompactRecord(path)) !== undefined)
+    throw new InputError("input.path", `${path} is a compact artifact already; restore it first, or give the model it was made from`, {
+      path,
+    });
   const notes: string[] = [];
   const components: Component[] = [];
   const own = await openComponent(path, "", notes);

@@ -103,7 +103,9 @@ async function writeWeights(
       const { name, source, bytes } = target;
       const task = `file ${name}`;
       const finished = journal.finished.get(task)?.["bytes"];
-      if (typeof finished === "number") {
+      // Under its final name when an earlier process was killed after it had begun to publish.
+      const places = [join(directory, name + PARTIAL), join(directory, name)];
+      if (typeof finished === "number" && (await Promise.all(places.map(sizeOf))).includes(finished)) {
         sizes.push(finished);
         done += bytes;
         continue;
@@ -125,6 +127,13 @@ async function writeWeights(
   } finally {
     await pool.close();
   }
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  return stat(path).then(
+    ({ size }) => size,
+    () => undefined,
+  );
 }
 
 /** Everything but the weights, each under its partial name. @returns all files in the order in which they appear. */

@@ -11,7 +11,7 @@ import { run as decode, type DecodeResult, type DecodeTask } from "./job.ts";
 /** Decoded bytes of one task, about. */
 const TASK_BYTES = 2 ** 25;
 /** Below this, starting threads takes longer than the work. */
-const THREADED_BYTES = 2 ** 25;
+const THREADED_BYTES = 2 ** 23;
 
 const extension = extname(new URL(import.meta.url).pathname);
 
