@@ -22,7 +22,9 @@ describe.each(Object.entries(FLOAT_FORMATS))("%s", (_name, format) => {
   const finite = codes.map((code) => decodeFloat(format, code)).filter((x) => Number.isFinite(x));
 
   test("every finite code decodes and encodes back to itself", () => {
-    const wrong = codes.filter((code) => Number.isFinite(decodeFloat(format, code)) && encodeFloat(format, decodeFloat(format, code)) !== code);
+    const wrong = codes.filter(
+      (code) => Number.isFinite(decodeFloat(format, code)) && encodeFloat(format, decodeFloat(format, code)) !== code,
+    );
     expect(wrong).toEqual([]);
   });
 

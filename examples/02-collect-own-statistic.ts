@@ -10,8 +10,8 @@ const tails: Statistic<Tails> = {
   name: "tails",
   summary: "share of activations beyond six standard deviations of their batch",
   create: () => ({ count: 0, beyond: 0 }),
-  update: (state, [activations]) => {
-    const values = activations!.data as Float32Array;
+  update: (state, parts) => {
+    const values = parts.flatMap(({ data }) => Array.from(data as Float32Array));
     const deviation = Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length);
     return { count: state.count + values.length, beyond: state.beyond + values.filter((x) => Math.abs(x) > 6 * deviation).length };
   },

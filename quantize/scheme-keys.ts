@@ -29,7 +29,10 @@ export const SCHEME_KEYS = {
   pairs: { summary: "which exact folds SmoothQuant uses: behind norms only, or v-o and up-down too", values: ["norm", "all"] },
   moe: { summary: "whether a norm in front of experts is smoothed", values: ["fold", "skip"] },
   "scale-dtype": { summary: "dtype of stored weight scales; model = that of the weights", values: ["f32", "bf16", "f16", "model"] },
-  tied: { summary: "lossless, embedding that is the head as well: plain (the official loader cannot tie a compressed one), or compress", values: ["plain", "compress"] },
+  tied: {
+    summary: "lossless, embedding that is the head as well: plain (the official loader cannot tie a compressed one), or compress",
+    values: ["plain", "compress"],
+  },
   symmetric: { summary: "integer weights without or with zero points", values: BOOLEAN },
 } as const satisfies Record<string, SchemeKey>;
 
