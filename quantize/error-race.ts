@@ -29,6 +29,7 @@ export class ErrorRace<Label> {
   readonly #limit: number;
   #runners: Runner<Label>[] = [];
   readonly #dropped: Runner<Label>[] = [];
+  #reference: { readonly stand: BlockContext; readonly values: Values } | undefined;
 
   /** @param limit - errors carried at once, at least 1. */
   constructor(limit: number) {
@@ -39,7 +40,7 @@ export class ErrorRace<Label> {
   async pass(stand: BlockContext): Promise<void> {
     if (this.#runners.length === 0) return;
     const outputs = measuredOutputs(stand.block);
-    const reference = await stand.run(BATCH, { outputs });
+    const reference = await this.#float(stand, outputs);
     for (const runner of this.#runners) {
       const values = await stand.run(BATCH, { outputs, feeds: feedsOf(stand.block, runner.values) });
       runner.error = meanTokenError(reference, values);
@@ -54,12 +55,18 @@ export class ErrorRace<Label> {
    */
   async enter(stand: BlockContext, label: Label, run: (batch: number) => Promise<Values>): Promise<void> {
     const values = await run(BATCH);
-    const reference = await stand.run(BATCH);
+    const reference = await this.#float(stand, measuredOutputs(stand.block));
     this.#runners.push({ label, values: carriedOf(stand.block, values), error: meanTokenError(reference, values) });
     if (this.#runners.length <= this.#limit) return;
     const last = this.#runners.reduce((least, runner) => (runner.error < least.error ? runner : least));
     this.#runners = this.#runners.filter((runner) => runner !== last);
     this.#dropped.push({ ...last, values: new Map() });
+  }
+
+  /** The float block's outputs: one run serves everything that passes or starts here. */
+  async #float(stand: BlockContext, outputs: readonly string[]): Promise<Values> {
+    if (this.#reference?.stand !== stand) this.#reference = { stand, values: await stand.run(BATCH, { outputs }) };
+    return this.#reference.values;
   }
 
   /** Every error that was entered, with what it had become at the end, or where it dropped out. */

@@ -22,8 +22,8 @@ const WORKER_BYTES = 24 * MIB;
 const STREAM_BYTES_PER_SECOND = 500e6;
 const FLOAT_OPS_PER_SECOND = 100e9;
 /** Forward passes that searches take, in passes over the trial tokens. */
-const SEARCH_PASSES = 48;
-const SEARCH_TOKENS = 1024;
+const SEARCH_PASSES = 60;
+const SEARCH_TOKENS = 512;
 
 /**
  * The resolved recipe with sizes and costs; nothing is written and no engine started.
