@@ -3,7 +3,9 @@
  * @module
  */
 import { InputError } from "../../core/errors.ts";
+import type { Tensor } from "../../core/tensor.ts";
 import type { OnnxAttribute, OnnxGraph, OnnxModel, OnnxNode, OnnxValueInfo } from "../../formats/containers/onnx/model.ts";
+import { onnxTensorOf, type OnnxTensor } from "../../formats/containers/onnx/tensor.ts";
 import type { Attribute, Graph, GraphNode } from "./graph.ts";
 
 /** First IR version that knows an opset, newest first (ONNX's version table). */
@@ -31,9 +33,10 @@ export function graphToOnnx(graph: Graph, outputs: readonly string[] = graph.out
   const opset = graph.opsets[""] ?? 1;
   return {
     irVersion: IR_BY_OPSET.find(([from]) => opset >= from)?.[1] ?? 3,
-    opsets: graph.opsets,
+    opsets: new Map(Object.entries(graph.opsets)),
     producerName: "bitwright",
     graph: convertGraph(graph, outputs),
+    functions: [],
   };
 }
 
@@ -42,10 +45,14 @@ function convertGraph(graph: Graph, outputs: readonly string[]): OnnxGraph {
   return {
     name: graph.name,
     nodes: graph.nodes.map(convertNode),
-    initializers: graph.constants,
+    initializers: convertConstants(graph.constants),
     inputs: [...graph.inputs, ...graph.weights],
     outputs: outputs.map((name): OnnxValueInfo => ({ name })),
   };
+}
+
+function convertConstants(constants: ReadonlyMap<string, Tensor>): ReadonlyMap<string, OnnxTensor> {
+  return new Map([...constants].map(([name, tensor]) => [name, onnxTensorOf(tensor)]));
 }
 
 /**
@@ -70,6 +77,7 @@ function convertNode(node: GraphNode): OnnxNode {
 }
 
 function convertAttribute(attribute: Attribute): OnnxAttribute {
+  if (attribute.kind === "tensor") return { kind: "tensor", value: onnxTensorOf(attribute.value) };
   if (attribute.kind !== "graph") return attribute;
   return { kind: "graph", value: convertSubgraph(attribute.value) };
 }
@@ -79,7 +87,7 @@ function convertSubgraph(graph: Graph): OnnxGraph {
   return {
     name: graph.name,
     nodes: graph.nodes.map(convertNode),
-    initializers: graph.constants,
+    initializers: convertConstants(graph.constants),
     inputs: [...graph.inputs, ...graph.weights],
     outputs: graph.outputs.map((name): OnnxValueInfo => ({ name })),
   };

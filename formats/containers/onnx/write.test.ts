@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { tensorOf } from "../../../core/tensor.ts";
 import type { OnnxModel, OnnxNode } from "./model.ts";
+import { onnxTensorOf } from "./tensor.ts";
 import { encodeOnnxModel } from "./write.ts";
 
 const node = (attributes: OnnxNode["attributes"] = new Map()): OnnxNode => ({
@@ -14,7 +15,8 @@ const node = (attributes: OnnxNode["attributes"] = new Map()): OnnxNode => ({
 
 const model = (part: Partial<OnnxModel["graph"]> = {}): OnnxModel => ({
   irVersion: 11,
-  opsets: { "": 23 },
+  opsets: new Map([["", 23]]),
+  functions: [],
   graph: { name: "g", nodes: [], initializers: new Map(), inputs: [], outputs: [], ...part },
 });
 
@@ -57,7 +59,7 @@ describe("an ONNX model", () => {
   });
 
   test("holds initializers as dims (1), data_type (2), name (8), raw_data (9)", () => {
-    const initializers = new Map([["w", tensorOf(Float32Array.of(1, -2), [2, 1])]]);
+    const initializers = new Map([["w", onnxTensorOf(tensorOf(Float32Array.of(1, -2), [2, 1]))]]);
     expect(graphHex({ initializers })).toBe(hex("120167 2a13 0802 0801 1001 420177 4a08 0000803f 000000c0"));
   });
 

@@ -1,195 +1,127 @@
 /**
- * Writes an ONNX ModelProto with every tensor inline.
+ * Writes ONNX models: to memory with every tensor inline, or to a file with large tensors inline or beside it.
  * @module
  */
-import protobuf from "protobufjs/minimal.js";
-import type { DType } from "../../../core/dtype.ts";
-import { InputError, UnsupportedError } from "../../../core/errors.ts";
-import type { Tensor } from "../../../core/tensor.ts";
-import {
-  ATTRIBUTE_PROTO,
-  ATTRIBUTE_TYPES,
-  DATA_TYPES,
-  DIMENSION_PROTO,
-  GRAPH_PROTO,
-  MODEL_PROTO,
-  NODE_PROTO,
-  OPERATOR_SET_ID_PROTO,
-  STRING_STRING_ENTRY_PROTO,
-  TENSOR_PROTO,
-  TENSOR_SHAPE_PROTO,
-  TENSOR_TYPE_PROTO,
-  TYPE_PROTO,
-  VALUE_INFO_PROTO,
-} from "./fields.ts";
-import type { OnnxAttribute, OnnxGraph, OnnxModel, OnnxNode, OnnxValueInfo } from "./model.ts";
+import { basename, join, dirname } from "node:path";
+import { InputError } from "../../../core/errors.ts";
+import { replaceFile, writeFully } from "../atomic.ts";
+import { encodeModel, type ExternalPlace, type ExternalPlaces } from "./encode.ts";
+import type { MessagePart } from "./message.ts";
+import type { OnnxAttribute, OnnxGraph, OnnxModel, OnnxNode } from "./model.ts";
+import type { OnnxTensor } from "./tensor.ts";
 
 /** Longest message that protobuf readers accept (they count in i32). */
 const MESSAGE_LIMIT_BYTES = 2 ** 31 - 1;
+/** Tensor bytes beyond which a file gets external data unasked. */
+const INLINE_LIMIT_BYTES = 1_900_000_000;
+/** Smaller tensors stay inline: shapes and scalars, which shape inference must see. */
+const EXTERNAL_FROM_BYTES = 1024;
+/** Tensors in external data begin at multiples of this, so that they can be mapped. */
+const ALIGNMENT = 4096;
 
-const VARINT = 0;
-const LENGTH_DELIMITED = 2;
-const FIXED32 = 5;
-
-type Writer = protobuf.Writer;
+/** How large tensors are stored. */
+export interface OnnxWriteOptions {
+  /** "auto" (default): external when the source had external data or the tensors exceed 1.9 GB. */
+  readonly external?: "auto" | "always" | "never";
+}
 
 /**
- * The bytes of a ModelProto. Equal models give equal bytes; entries keep the order they are given in.
+ * The bytes of a ModelProto with every tensor inline. Equal models give equal bytes; entries keep the order they are given in.
  *
  * @throws {UnsupportedError} `unsupported.dtype` for a dtype that ONNX lacks.
- * @throws {InputError} `input.value` when the tensors make the message longer than protobuf allows (2 GiB).
+ * @throws {InputError} `input.value` when the message is longer than protobuf allows (2 GiB) or a tensor is not in memory.
  */
 export function encodeOnnxModel(model: OnnxModel): Uint8Array {
-  const bytes = tensorBytes(model.graph);
-  if (bytes > MESSAGE_LIMIT_BYTES) {
-    throw new InputError("input.value", `an ONNX file holds at most ${MESSAGE_LIMIT_BYTES} bytes, its tensors take ${bytes}`, { bytes });
+  const { parts, size } = encodeModel(model, new Map());
+  assertLength(size);
+  const out = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    const bytes = part instanceof Uint8Array ? part : part.bytes;
+    if (bytes === undefined) throw new InputError("input.value", "a tensor of the model is not in memory; write it to a file instead");
+    out.set(bytes, at);
+    at += bytes.byteLength;
   }
-  const writer = protobuf.Writer.create();
-  integer(writer, MODEL_PROTO.irVersion, model.irVersion);
-  if (model.producerName !== undefined) text(writer, MODEL_PROTO.producerName, model.producerName);
-  if (model.producerVersion !== undefined) text(writer, MODEL_PROTO.producerVersion, model.producerVersion);
-  message(writer, MODEL_PROTO.graph, (inner) => writeGraph(inner, model.graph));
-  for (const [domain, version] of Object.entries(model.opsets)) {
-    message(writer, MODEL_PROTO.opsetImport, (inner) => {
-      text(inner, OPERATOR_SET_ID_PROTO.domain, domain);
-      integer(inner, OPERATOR_SET_ID_PROTO.version, version);
+  return out;
+}
+
+/**
+ * Write a model to `path`, and with external data the tensors of at least 1 KiB to `<path>_data`. Tensors are read one at a
+ * time. Each file appears whole or not at all, the data first.
+ *
+ * @returns the files written.
+ * @throws as {@link encodeOnnxModel}, and what reading the tensors throws.
+ */
+export async function writeOnnxModel(path: string, model: OnnxModel, options: OnnxWriteOptions = {}): Promise<readonly string[]> {
+  const places = isExternal(model, options.external ?? "auto") ? placeTensors(model, `${basename(path)}_data`) : new Map<never, never>();
+  const { parts, size } = encodeModel(model, places);
+  assertLength(size);
+  const files: string[] = [];
+  if (places.size > 0) {
+    const data = join(dirname(path), `${basename(path)}_data`);
+    await replaceFile(data, async (handle) => {
+      let at = 0;
+      for (const [tensor, { offset }] of places) {
+        await writeFully(handle, new Uint8Array(offset - at));
+        await writeFully(handle, await bytesOf(tensor));
+        at = offset + tensor.byteLength;
+      }
     });
+    files.push(data);
   }
-  for (const [key, value] of Object.entries(model.metadata ?? {})) {
-    message(writer, MODEL_PROTO.metadataProps, (inner) => {
-      text(inner, STRING_STRING_ENTRY_PROTO.key, key);
-      text(inner, STRING_STRING_ENTRY_PROTO.value, value);
-    });
-  }
-  return writer.finish();
+  await replaceFile(path, async (handle) => {
+    for (const part of parts) await writeFully(handle, await bytesOf(part));
+  });
+  return [path, ...files];
 }
 
-function tensorBytes(graph: OnnxGraph): number {
-  let bytes = 0;
-  for (const tensor of graph.initializers.values()) bytes += tensor.bytes.byteLength;
-  for (const node of graph.nodes) {
-    for (const attribute of node.attributes.values()) {
-      if (attribute.kind === "tensor") bytes += attribute.value.bytes.byteLength;
-      if (attribute.kind === "graph") bytes += tensorBytes(attribute.value);
-    }
-  }
-  return bytes;
+async function bytesOf(part: MessagePart): Promise<Uint8Array> {
+  return part instanceof Uint8Array ? part : (part.bytes ?? (await part.read()));
 }
 
-function writeGraph(writer: Writer, graph: OnnxGraph): void {
-  for (const node of graph.nodes) message(writer, GRAPH_PROTO.node, (inner) => writeNode(inner, node));
-  text(writer, GRAPH_PROTO.name, graph.name);
-  for (const [name, tensor] of graph.initializers) message(writer, GRAPH_PROTO.initializer, (inner) => writeTensor(inner, tensor, name));
-  for (const value of graph.inputs) message(writer, GRAPH_PROTO.input, (inner) => writeValueInfo(inner, value));
-  for (const value of graph.outputs) message(writer, GRAPH_PROTO.output, (inner) => writeValueInfo(inner, value));
-}
-
-function writeNode(writer: Writer, node: OnnxNode): void {
-  for (const name of node.inputs) text(writer, NODE_PROTO.input, name);
-  for (const name of node.outputs) text(writer, NODE_PROTO.output, name);
-  text(writer, NODE_PROTO.name, node.name);
-  text(writer, NODE_PROTO.opType, node.op);
-  for (const [name, attribute] of node.attributes) {
-    message(writer, NODE_PROTO.attribute, (inner) => writeAttribute(inner, name, attribute));
-  }
-  if (node.domain !== "") text(writer, NODE_PROTO.domain, node.domain);
-}
-
-function writeAttribute(writer: Writer, name: string, attribute: OnnxAttribute): void {
-  text(writer, ATTRIBUTE_PROTO.name, name);
-  switch (attribute.kind) {
-    case "int":
-      integer(writer, ATTRIBUTE_PROTO.i, attribute.value);
-      break;
-    case "float":
-      float(writer, ATTRIBUTE_PROTO.f, attribute.value);
-      break;
-    case "string":
-      text(writer, ATTRIBUTE_PROTO.s, attribute.value);
-      break;
-    case "ints":
-      for (const value of attribute.value) integer(writer, ATTRIBUTE_PROTO.ints, value);
-      break;
-    case "floats":
-      for (const value of attribute.value) float(writer, ATTRIBUTE_PROTO.floats, value);
-      break;
-    case "strings":
-      for (const value of attribute.value) text(writer, ATTRIBUTE_PROTO.strings, value);
-      break;
-    case "tensor":
-      message(writer, ATTRIBUTE_PROTO.t, (inner) => writeTensor(inner, attribute.value));
-      break;
-    case "graph":
-      message(writer, ATTRIBUTE_PROTO.g, (inner) => writeGraph(inner, attribute.value));
-      break;
-    default:
-      attribute satisfies never;
-  }
-  integer(writer, ATTRIBUTE_PROTO.type, ATTRIBUTE_TYPES[attribute.kind]);
-}
-
-function writeTensor(writer: Writer, tensor: Tensor, name?: string): void {
-  for (const size of tensor.shape) integer(writer, TENSOR_PROTO.dims, size);
-  integer(writer, TENSOR_PROTO.dataType, dataTypeOf(tensor.dtype));
-  if (name !== undefined) text(writer, TENSOR_PROTO.name, name);
-  writer.uint32(tag(TENSOR_PROTO.rawData, LENGTH_DELIMITED)).bytes(tensor.bytes);
-}
-
-function writeValueInfo(writer: Writer, value: OnnxValueInfo): void {
-  text(writer, VALUE_INFO_PROTO.name, value.name);
-  const { dtype, shape } = value;
-  if (dtype === undefined) return;
-  message(writer, VALUE_INFO_PROTO.type, (type) =>
-    message(type, TYPE_PROTO.tensorType, (tensor) => {
-      integer(tensor, TENSOR_TYPE_PROTO.elemType, dataTypeOf(dtype));
-      if (shape !== undefined) message(tensor, TENSOR_TYPE_PROTO.shape, (inner) => writeShape(inner, shape));
-    }),
+function assertLength(bytes: number): void {
+  if (bytes <= MESSAGE_LIMIT_BYTES) return;
+  throw new InputError(
+    "input.value",
+    `an ONNX file holds at most ${MESSAGE_LIMIT_BYTES} bytes, this one needs ${bytes}; use external data`,
+    {
+      bytes,
+      limit: MESSAGE_LIMIT_BYTES,
+    },
   );
 }
 
-function writeShape(writer: Writer, shape: readonly (number | string)[]): void {
-  for (const size of shape) {
-    message(writer, TENSOR_SHAPE_PROTO.dim, (dim) => {
-      if (typeof size === "number") integer(dim, DIMENSION_PROTO.dimValue, size);
-      else text(dim, DIMENSION_PROTO.dimParam, size);
-    });
+function isExternal({ graph }: OnnxModel, wanted: "auto" | "always" | "never"): boolean {
+  if (wanted !== "auto") return wanted === "always";
+  let bytes = 0;
+  for (const tensor of initializersOf(graph)) {
+    if (tensor.external !== undefined) return true;
+    bytes += tensor.byteLength;
   }
+  return bytes > INLINE_LIMIT_BYTES;
 }
 
-function dataTypeOf(dtype: DType): number {
-  const id = DATA_TYPES.get(dtype);
-  if (id === undefined) {
-    throw new UnsupportedError(
-      "unsupported.dtype",
-      `ONNX has no ${dtype} tensors; convert to one of ${[...DATA_TYPES.keys()].join(", ")}`,
-      {
-        dtype,
-      },
-    );
+function placeTensors({ graph }: OnnxModel, location: string): ExternalPlaces {
+  const places = new Map<OnnxTensor, ExternalPlace>();
+  let end = 0;
+  for (const tensor of initializersOf(graph)) {
+    if (tensor.byteLength < EXTERNAL_FROM_BYTES || tensor.dtype === "STRING" || places.has(tensor)) continue;
+    const offset = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
+    places.set(tensor, { location, offset });
+    end = offset + tensor.byteLength;
   }
-  return id;
+  return places;
 }
 
-function tag(field: number, wireType: number): number {
-  return field * 8 + wireType;
+/** Initializers of a graph and of the graphs inside it, in order. */
+function* initializersOf(graph: OnnxGraph): Generator<OnnxTensor> {
+  yield* graph.initializers.values();
+  for (const node of graph.nodes) for (const inner of subgraphsOf(node)) yield* initializersOf(inner);
 }
 
-function integer(writer: Writer, field: number, value: number): void {
-  if (!Number.isSafeInteger(value)) {
-    throw new InputError("input.value", `an ONNX integer must be whole and at most 2^53 - 1 in size, got ${value}`, { value });
-  }
-  writer.uint32(tag(field, VARINT)).int64(value);
-}
-
-function float(writer: Writer, field: number, value: number): void {
-  writer.uint32(tag(field, FIXED32)).float(value);
-}
-
-function text(writer: Writer, field: number, value: string): void {
-  writer.uint32(tag(field, LENGTH_DELIMITED)).string(value);
-}
-
-function message(writer: Writer, field: number, write: (inner: Writer) => void): void {
-  write(writer.uint32(tag(field, LENGTH_DELIMITED)).fork());
-  writer.ldelim();
+/** Graphs in the attributes of a node, in order. */
+export function subgraphsOf(node: OnnxNode): readonly OnnxGraph[] {
+  return [...node.attributes.values()].flatMap((attribute: OnnxAttribute) =>
+    attribute.kind === "graph" ? [attribute.value] : attribute.kind === "graphs" ? attribute.value : [],
+  );
 }
