@@ -39,6 +39,10 @@ export type ScaleType = "f32" | "bf16" | "f16" | "e4m3" | "e8m0" | "model";
 export type DialectName =
   "compressed-tensors" | "sq-fake" | "torch-int" | "awq" | "gptq" | "quarot" | "omniquant" | "hqq" | "spqr" | "mx" | "nvfp4";
 
+/** How the largest magnitude of a block becomes its scale (`core/blocks/scale.ts` holds the formulas). */
+export type ScaleRule = "floor" | "even" | "ceil" | "rceil" | "mse";
+export const SCALE_RULES: readonly ScaleRule[] = ["floor", "even", "ceil", "rceil", "mse"];
+
 /** A complete description of one quantized tensor or activation. */
 export interface QuantScheme {
   readonly format: NumberFormat;
@@ -47,6 +51,8 @@ export interface QuantScheme {
   readonly timing: "static" | "dynamic";
   readonly scale: ScaleType;
   readonly dialect: DialectName;
+  /** Block formats only (scales e8m0, or e4m3 for NVFP4); left out, the format's own rule. */
+  readonly scaleRule?: ScaleRule;
 }
 
 /** How activations are quantized at one site when the model runs. */
@@ -103,9 +109,10 @@ export function scaleShape(granularity: Granularity, rows: number, cols: number)
   }
 }
 
-/** Short name for tables and messages, e.g. `int8 channel static`, `int4 group 128 asym`, `e4m3 token dynamic`. */
-export function schemeName({ format, granularity, timing }: QuantScheme): string {
-  const number =
+/** Short name for tables and messages, e.g. `int8 channel static`, `int4 asym group 128`, `e4m3 token dynamic`, `mx-e2m1 group 32`, `nv-e2m1 group 16`, `bfp12 group 32`. */
+export function schemeName({ format, granularity, timing, scale }: QuantScheme): string {
+  const family = format.kind === "bfp" ? "" : scale === "e8m0" ? "mx-" : scale === "e4m3" ? "nv-" : "";
+  const name =
     format.kind === "int"
       ? `int${format.bits}${format.symmetric ? "" : " asym"}`
       : format.kind === "float"
@@ -113,6 +120,7 @@ export function schemeName({ format, granularity, timing }: QuantScheme): string
         : format.kind === "bfp"
           ? `bfp${format.mantissaBits + 8}`
           : format.name;
+  const number = family + name;
   const share =
     granularity.kind === "group"
       ? `group ${granularity.size}`
