@@ -20,6 +20,6 @@ if (only === undefined || only === "dist") {
   // tsc compiles generated .ts files, but does not copy the engines' .js and .wasm files.
   if (existsSync("model/engines/generated")) cpSync("model/engines/generated", "dist/model/engines/generated", { recursive: true });
   // Decoders in other languages, which go beside artifacts as they are.
-  for (const name of ["df11.c", "df11.mjs"]) cpSync(`kernels/df11/${name}`, `dist/kernels/df11/${name}`);
+  for (const name of ["df11.c", "df11_host.h", "df11.cu", "df11.mjs", "df11-unit.mjs", "df11.wgsl", "df11-webgpu.mjs"]) cpSync(`kernels/df11/${name}`, `dist/kernels/df11/${name}`);
   if (existsSync("dist/cli/main.js")) chmodSync("dist/cli/main.js", 0o755);
 }

@@ -130,130 +130,30 @@ int df11_decode(const df11_unit *unit, uint16_t *out) {
 }
 
 #ifdef DF11_SELFTEST
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-/* Defines DF11_TEST_FILE, DF11_TEST_UNIT, the six DF11_TEST_<ARRAY> pairs of offset and length, and df11_test_members. */
-#include "df11_selftest.h"
-
-static uint32_t rotate(uint32_t x, unsigned n) { return x >> n | x << (32 - n); }
-
-/* SHA-256 (FIPS 180-4). */
-static void sha256(const uint8_t *data, size_t size, uint8_t digest[32]) {
-  static const uint32_t k[64] = {
-      0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be,
-      0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa,
-      0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85,
-      0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3,
-      0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f,
-      0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-  uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  size_t padded = (size + 9 + 63) / 64 * 64;
-  size_t at;
-  unsigned i;
-  for (at = 0; at < padded; at += 64) {
-    uint8_t chunk[64];
-    uint32_t w[64];
-    uint32_t v[8];
-    for (i = 0; i < 64; i++) {
-      size_t place = at + i;
-      if (place < size) chunk[i] = data[place];
-      else if (place == size) chunk[i] = 0x80;
-      else if (place >= padded - 8) chunk[i] = (uint8_t)((uint64_t)size * 8 >> 8 * (padded - 1 - place));
-      else chunk[i] = 0;
-    }
-    for (i = 0; i < 16; i++) {
-      w[i] = (uint32_t)chunk[4 * i] << 24 | (uint32_t)chunk[4 * i + 1] << 16 | (uint32_t)chunk[4 * i + 2] << 8 | chunk[4 * i + 3];
-    }
-    for (; i < 64; i++) {
-      uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
-      uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
-      w[i] = w[i - 16] + s0 + w[i - 7] + s1;
-    }
-    memcpy(v, h, sizeof v);
-    for (i = 0; i < 64; i++) {
-      uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
-      uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
-      uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
-      uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-      memmove(v + 1, v, 7 * sizeof *v);
-      v[4] += t1;
-      v[0] = t1 + t2;
-    }
-    for (i = 0; i < 8; i++) h[i] += v[i];
-  }
-  for (i = 0; i < 32; i++) digest[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
-}
-
-static uint8_t *read_range(FILE *file, long long offset, size_t size) {
-  uint8_t *bytes = malloc(size == 0 ? 1 : size);
-  if (bytes == NULL || fseek(file, (long)offset, SEEK_SET) != 0 || fread(bytes, 1, size, file) != size) {
-    fprintf(stderr, "cannot read %lu bytes at %lld\n", (unsigned long)size, offset);
-    exit(2);
-  }
-  return bytes;
-}
+#include "df11_host.h"
 
 int main(int argc, char **argv) {
-  static const long long ranges[5][2] = {DF11_TEST_LUTS, DF11_TEST_ENCODED_EXPONENT, DF11_TEST_SIGN_MANTISSA, DF11_TEST_OUTPUT_POSITIONS, DF11_TEST_GAPS};
-  char path[4096];
-  uint8_t *arrays[5];
-  uint8_t *little;
+  df11_test_unit test = df11_read_unit(argc, argv);
   uint16_t *out;
   df11_unit unit;
-  FILE *file;
-  size_t i, element = 0, member;
-  int status, wrong = 0;
-  if (argc != 2) {
-    fprintf(stderr, "usage: %s <artifact directory>\n", argv[0]);
-    return 2;
-  }
-  snprintf(path, sizeof path, "%s/%s", argv[1], DF11_TEST_FILE);
-  file = fopen(path, "rb");
-  if (file == NULL) {
-    fprintf(stderr, "cannot open %s\n", path);
-    return 2;
-  }
-  for (i = 0; i < 5; i++) arrays[i] = read_range(file, ranges[i][0], (size_t)ranges[i][1]);
-  fclose(file);
-  unit.luts = arrays[0];
-  unit.luts_bytes = (size_t)ranges[0][1];
-  unit.encoded_exponent = arrays[1];
-  unit.encoded_bytes = (size_t)ranges[1][1];
-  unit.sign_mantissa = arrays[2];
-  unit.elements = (size_t)ranges[2][1];
-  unit.output_positions = arrays[3];
-  unit.positions_bytes = (size_t)ranges[3][1];
-  unit.gaps = arrays[4];
-  unit.gaps_bytes = (size_t)ranges[4][1];
-  out = malloc(2 * unit.elements + 1);
-  little = malloc(2 * unit.elements + 1);
-  if (out == NULL || little == NULL) return 2;
+  int status, wrong = 1;
+  unit.luts = test.bytes[DF11_LUTS];
+  unit.luts_bytes = test.size[DF11_LUTS];
+  unit.encoded_exponent = test.bytes[DF11_STREAM];
+  unit.encoded_bytes = test.size[DF11_STREAM];
+  unit.sign_mantissa = test.bytes[DF11_SIGN_MANTISSA];
+  unit.elements = test.size[DF11_SIGN_MANTISSA];
+  unit.output_positions = test.bytes[DF11_POSITIONS];
+  unit.positions_bytes = test.size[DF11_POSITIONS];
+  unit.gaps = test.bytes[DF11_GAPS];
+  unit.gaps_bytes = test.size[DF11_GAPS];
+  out = (uint16_t *)df11_room(2 * unit.elements);
   status = df11_decode(&unit, out);
-  if (status != DF11_OK) {
-    printf("unit %s does not decode: %d\n", DF11_TEST_UNIT, status);
-    return 1;
-  }
-  for (i = 0; i < unit.elements; i++) {
-    little[2 * i] = (uint8_t)(out[i] & 255u);
-    little[2 * i + 1] = (uint8_t)(out[i] >> 8);
-  }
-  for (member = 0; member < sizeof df11_test_members / sizeof *df11_test_members; member++) {
-    uint8_t digest[32];
-    char text[65];
-    sha256(little + 2 * element, 2 * (size_t)df11_test_members[member].elements, digest);
-    for (i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
-    if (strcmp(text, df11_test_members[member].sha256) != 0) {
-      printf("%s: sha256 is %s, must be %s\n", df11_test_members[member].name, text, df11_test_members[member].sha256);
-      wrong = 1;
-    }
-    element += (size_t)df11_test_members[member].elements;
-  }
+  if (status != DF11_OK) printf("unit %s does not decode: %d\n", DF11_TEST_UNIT, status);
+  else wrong = df11_compare(out);
   if (!wrong) printf("ok: unit %s, %lu weights, every sha256 as stored\n", DF11_TEST_UNIT, (unsigned long)unit.elements);
-  for (i = 0; i < 5; i++) free(arrays[i]);
   free(out);
-  free(little);
-  return wrong;
+  df11_free_unit(&test);
+  return wrong != 0;
 }
 #endif

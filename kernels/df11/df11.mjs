@@ -6,33 +6,22 @@
 //
 //   node df11.mjs ..        decodes a unit of the artifact in .. and compares its SHA-256
 //
-// The arrays are Uint8Arrays as they lie in the safetensors file. The module works on a memory of the "shared" kind; a browser gives one
-// to pages that are cross-origin isolated (COOP and COEP headers).
+// The arrays are Uint8Arrays as they lie in the safetensors file. One thread, no shared memory: a page needs no special headers.
+import { BLOCK_BYTES, checkUnit, isMain, selfTest } from "./df11-unit.mjs";
 
-const BLOCK_BYTES = 4096;
 const MAX_PAGES = 32768;
 const PAGE = 65536;
 
 /** @param {BufferSource} wasm - bytes of df11.wasm. */
 export async function createDecoder(wasm) {
-  const memory = new WebAssembly.Memory({ initial: 16, maximum: MAX_PAGES, shared: true });
+  const memory = new WebAssembly.Memory({ initial: 16, maximum: MAX_PAGES });
   const { exports } = (await WebAssembly.instantiate(wasm, { env: { memory } })).instance;
   return (unit) => decodeUnit(exports, memory, unit);
 }
 
-function decodeUnit(kernel, memory, { luts, encodedExponent, signMantissa, outputPositions, gaps }) {
-  const rows = luts.length / 256 - 1;
-  const blocks = Math.ceil(encodedExponent.length / BLOCK_BYTES);
-  const positions = new DataView(outputPositions.buffer, outputPositions.byteOffset, outputPositions.byteLength);
-  const position = (block) => positions.getUint32(4 * block, true);
-  if (!Number.isInteger(rows) || rows < 1 || rows > 17) throw new Error("luts must have 2 to 18 rows of 256");
-  if (outputPositions.length !== 4 * (blocks + 1) || gaps.length !== 320 * blocks)
-    throw new Error("output_positions or gaps do not fit the stream");
-  if (position(0) !== 0 || position(blocks) !== signMantissa.length) throw new Error("output_positions do not fit sign_mantissa");
-  for (let block = 0; block < blocks; block++) {
-    const count = position(block + 1) - position(block);
-    if (count < 0 || count > 8 * BLOCK_BYTES) throw new Error(`block ${block} has ${count} weights`);
-  }
+function decodeUnit(kernel, memory, unit) {
+  const { rows, blocks, position } = checkUnit(unit);
+  const { luts, encodedExponent, signMantissa, gaps } = unit;
   let next = 1024;
   const take = (length) => {
     const at = next;
@@ -72,35 +61,7 @@ function decodeUnit(kernel, memory, { luts, encodedExponent, signMantissa, outpu
   return out;
 }
 
-if (typeof process !== "undefined" && process.argv?.[1] && import.meta.url.endsWith(process.argv[1].split(/[/\\]/).pop()))
-  await selfTest(process.argv[2] ?? "..");
-
-async function selfTest(artifact) {
-  const { readFile, open } = await import("node:fs/promises");
-  const { createHash } = await import("node:crypto");
-  const here = (name) => new URL(name, import.meta.url);
-  const { file, unit, arrays, members } = JSON.parse(await readFile(here("df11_selftest.json"), "utf8"));
-  const handle = await open(`${artifact}/${file}`);
-  const read = async ([offset, length]) => {
-    const bytes = new Uint8Array(length);
-    if ((await handle.read(bytes, 0, length, offset)).bytesRead !== length) throw new Error(`${file} is too short`);
-    return bytes;
-  };
-  const [luts, encodedExponent, signMantissa, outputPositions, gaps] = await Promise.all(
-    ["luts", "encoded_exponent", "sign_mantissa", "output_positions", "gaps"].map((name) => read(arrays[name])),
-  );
-  await handle.close();
-  const decode = await createDecoder(await readFile(here("df11.wasm")));
-  const patterns = decode({ luts, encodedExponent, signMantissa, outputPositions, gaps });
-  let at = 0;
-  for (const { name, elements, sha256 } of members) {
-    const found = createHash("sha256")
-      .update(new Uint8Array(patterns.buffer, 2 * at, 2 * elements))
-      .digest("hex");
-    at += elements;
-    if (found === sha256) continue;
-    console.log(`${name}: sha256 is ${found}, must be ${sha256}`);
-    process.exitCode = 1;
-  }
-  if (process.exitCode !== 1) console.log(`ok: unit ${unit}, ${patterns.length} weights, every sha256 as stored`);
+if (isMain(import.meta.url)) {
+  const { readFile } = await import("node:fs/promises");
+  await selfTest(process.argv[2] ?? "..", await createDecoder(await readFile(new URL("df11.wasm", import.meta.url))));
 }

@@ -1,20 +1,28 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { goldenUnits, type GoldenUnit } from "../../tests/support/golden-units.ts";
 import { quantize } from "../quantize.ts";
+import { checkKernels, emitKernels, type SelfTest } from "./emit.ts";
 import { restore } from "./restore.ts";
 
 const FIXTURES = join(import.meta.dirname, "../../fixtures/lossless/df11");
 const hasCompiler = spawnSync("cc", ["--version"]).status === 0;
+const hasCompilerOfCxx = spawnSync("c++", ["--version"]).status === 0;
 let work: string;
 let out: string;
 
 beforeAll(async () => {
   work = mkdtempSync(join(tmpdir(), "emit-"));
   out = join(work, "out");
-  await quantize(join(FIXTURES, "llama-slice/source"), { recipe: { method: ["dfloat11"], kernels: ["c", "wasm"] }, out, workers: 0 });
+  await quantize(join(FIXTURES, "llama-slice/source"), {
+    recipe: { method: ["dfloat11"], kernels: ["c", "wasm", "wgsl", "cuda"] },
+    out,
+    workers: 0,
+  });
 });
 afterAll(() => rmSync(work, { recursive: true, force: true }));
 
@@ -39,9 +47,14 @@ function damaged(run: () => { readonly status: number | null }): number | null {
 test("decoders lie in one folder with a README, and restore leaves them out", async () => {
   expect(readdirSync(join(out, "kernels")).toSorted()).toEqual([
     "README.md",
+    "df11-unit.mjs",
+    "df11-webgpu.mjs",
     "df11.c",
+    "df11.cu",
     "df11.mjs",
     "df11.wasm",
+    "df11.wgsl",
+    "df11_host.h",
     "df11_selftest.h",
     "df11_selftest.json",
   ]);
@@ -55,6 +68,34 @@ test("the JavaScript module decodes a unit of the artifact, and says so when a b
     spawnSync(process.execPath, ["df11.mjs", ".."], { cwd: join(out, "kernels"), encoding: "utf8" });
   expect(run().stdout).toMatch(/^ok: unit /);
   expect(damaged(run)).toBe(1);
+});
+
+test("each language brings what it needs and nothing else; the README names its command", async () => {
+  const facts: SelfTest = {
+    file: "model.safetensors",
+    unit: "unit",
+    arrays: { luts: [0, 1], encoded_exponent: [1, 1], sign_mantissa: [2, 1], output_positions: [3, 1], gaps: [4, 1] },
+    members: [{ name: "unit.weight", elements: 1, sha256: "" }],
+  };
+  const files = async (...names: readonly string[]): Promise<string[]> => [...(await emitKernels(names, facts)).keys()].toSorted();
+  expect(await files("c")).toEqual(["README.md", "df11.c", "df11_host.h", "df11_selftest.h"].map((name) => `kernels/${name}`));
+  expect(await files("cuda")).toEqual(["README.md", "df11.cu", "df11_host.h", "df11_selftest.h"].map((name) => `kernels/${name}`));
+  expect(await files("wgsl")).toEqual(
+    ["README.md", "df11-unit.mjs", "df11-webgpu.mjs", "df11.wgsl", "df11_selftest.json"].map((name) => `kernels/${name}`),
+  );
+  const readme = new TextDecoder().decode((await emitKernels(["c", "wasm", "wgsl", "cuda"], facts)).get("kernels/README.md"));
+  for (const command of ["cc -O2", "node df11.mjs ..", "node df11-webgpu.mjs ..", "nvcc -O3"]) expect(readme).toContain(command);
+  expect(() => checkKernels(["c", "metal"])).toThrow("--kernels metal: decoders there are: c, wasm, wgsl, cuda");
+});
+
+test("the JavaScript module decodes every golden unit", async () => {
+  const { createDecoder } = (await import(pathToFileURL(join(out, "kernels/df11.mjs")).href)) as {
+    createDecoder: (wasm: Uint8Array) => Promise<(unit: GoldenUnit) => Uint16Array>;
+  };
+  const decode = await createDecoder(readFileSync(join(out, "kernels/df11.wasm")));
+  const units = goldenUnits();
+  expect(units.length).toBe(24);
+  for (const unit of units) expect(Buffer.compare(Buffer.from(decode(unit).buffer), unit.expected), unit.name).toBe(0);
 });
 
 describe.skipIf(!hasCompiler)("C, compiled with every warning an error and the sanitizers on", () => {
@@ -93,6 +134,52 @@ describe.skipIf(!hasCompiler)("C, compiled with every warning an error and the s
     expect(stderr).toBe("");
     expect(status).toBe(0);
     expect(stdout).toMatch(/^3000 cases, [1-9]\d* refused\n$/);
+  });
+});
+
+describe.skipIf(!hasCompilerOfCxx)("CUDA, its steps run by the CPU under the sanitizers", () => {
+  const FLAGS = [
+    "-x",
+    "c++",
+    "-std=c++11",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+  ];
+
+  test("the self-test decodes a unit, and fails when a byte has changed", () => {
+    const binary = join(work, "selftest-cuda");
+    execFileSync("c++", [...FLAGS, "df11.cu", "-o", binary], { cwd: join(out, "kernels") });
+    const run = (): ReturnType<typeof spawnSync> => spawnSync(binary, [out], { encoding: "utf8" });
+    const { stdout, stderr } = run();
+    expect(stderr).toBe("");
+    expect(stdout).toMatch(/^ok: unit /);
+    expect(damaged(run)).toBe(1);
+  });
+
+  test("every golden unit decodes, with and without the staging buffer; damaged ones never leave the arrays", () => {
+    const folder = join(work, "golden");
+    mkdirSync(folder);
+    const units = goldenUnits();
+    units.forEach((unit, i) => {
+      const arrays = [unit.luts, unit.encodedExponent, unit.signMantissa, unit.outputPositions, unit.gaps, unit.expected];
+      writeFileSync(
+        join(folder, String(i)),
+        Buffer.concat([Buffer.from(Uint32Array.from(arrays, ({ length }) => length).buffer), ...arrays]),
+      );
+    });
+    const harness = join(work, "harness.cu");
+    writeFileSync(harness, CUDA_HARNESS);
+    const binary = join(work, "harness-cuda");
+    execFileSync("c++", [...FLAGS, "-I", join(out, "kernels"), harness, "-o", binary]);
+    const paths = units.map((_, i) => join(folder, String(i)));
+    const { status, stdout, stderr } = spawnSync(binary, paths, { encoding: "utf8" });
+    expect(stderr).toBe("");
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^24 units, 720 damaged, [1-9]\d* flagged\n$/);
   });
 });
 
@@ -157,6 +244,70 @@ int main(int argc, char **argv) {
   }
   for (i = 0; i < 5; i++) free(good[i]);
   printf("3000 cases, %d refused\\n", refused);
+  return 0;
+}
+`;
+
+/** Decodes units from files of six sizes and six arrays, the last of them the weights, then 30 damaged copies of each. */
+const CUDA_HARNESS = `
+#define DF11_NO_MAIN
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "df11.cu"
+
+typedef std::vector<uint8_t> bytes;
+static unsigned long long state = 88172645463325252ULL;
+static size_t below(size_t n) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return (size_t)(state % n);
+}
+
+static uint32_t decode(bytes *arrays, std::vector<uint16_t> &out, uint32_t staged) {
+  uint32_t status = 0, blocks = (uint32_t)(arrays[4].size() / 320);
+  std::vector<uint32_t> positions(blocks + 1);
+  memcpy(positions.data(), arrays[3].data(), arrays[3].size());
+  if (staged) staged = df11_staged_elements(positions.data(), blocks);
+  df11_gpu_unit unit = {arrays[0].data(), arrays[1].data(), arrays[2].data(), positions.data(), arrays[4].data(), out.data(), &status,
+                        (uint32_t)(arrays[0].size() / 256), (uint32_t)arrays[1].size(), (uint32_t)arrays[2].size()};
+  df11_decode_on_cpu(unit, blocks, staged);
+  return status;
+}
+
+int main(int argc, char **argv) {
+  int flagged = 0, damaged = 0;
+  for (int i = 1; i < argc; i++) {
+    uint32_t sizes[6];
+    bytes arrays[6];
+    FILE *file = fopen(argv[i], "rb");
+    if (file == NULL || fread(sizes, 4, 6, file) != 6) return 2;
+    for (int a = 0; a < 6; a++) {
+      arrays[a].resize(sizes[a]);
+      if (fread(arrays[a].data(), 1, sizes[a], file) != sizes[a]) return 2;
+    }
+    fclose(file);
+    for (uint32_t staged = 0; staged < 2; staged++) {
+      std::vector<uint16_t> out(sizes[2]);
+      uint32_t status = decode(arrays, out, staged);
+      if (status != 0 || memcmp(out.data(), arrays[5].data(), sizes[5]) != 0) {
+        printf("unit %d: status %u or other weights\\n", i - 1, status);
+        return 1;
+      }
+    }
+    for (int round = 0; round < 30; round++, damaged++) {
+      bytes bad[6];
+      for (int a = 0; a < 6; a++) bad[a] = arrays[a];
+      for (size_t flips = 1 + below(4); flips > 0; flips--) {
+        size_t which = below(5);
+        bad[which][below(bad[which].size())] ^= (uint8_t)(1u << below(8));
+      }
+      std::vector<uint16_t> out(sizes[2]);
+      if (decode(bad, out, (uint32_t)below(2)) != 0) flagged++;
+    }
+  }
+  printf("%d units, %d damaged, %d flagged\\n", argc - 1, damaged, flagged);
   return 0;
 }
 `;

@@ -2,13 +2,14 @@
  * `--kernels`: decoders in other languages beside an artifact, with a self-test on one of its units.
  *
  * The files are those of `kernels/df11/`, copied as they are; only the
- * self-test's facts (where the unit lies, which hashes it must give) are written here.
+ * self-test's facts (where the unit lies, which hashes it must give) are written here, and the WASM module gets a memory that needs no threads.
  * @module
  */
 import { readFile } from "node:fs/promises";
 import { elementCount } from "../../core/dtype.ts";
 import { InputError } from "../../core/errors.ts";
 import { wasm } from "../../kernels/generated/df11.wasm.ts";
+import { privateMemory } from "../../kernels/private-memory.ts";
 
 /** Folder in the artifact. */
 export const KERNELS_FOLDER = "kernels/";
@@ -24,24 +25,27 @@ export interface SelfTest {
 }
 
 interface Language {
-  readonly files: (test: SelfTest) => Promise<readonly (readonly [name: string, content: Uint8Array])[]>;
+  readonly files: (test: SelfTest) => Promise<readonly NamedFile[]>;
   /** How to build and run the self-test. */
   readonly usage: string;
 }
 
-const source = async (name: string): Promise<Uint8Array> =>
-  new Uint8Array(await readFile(new URL(`../../kernels/df11/${name}`, import.meta.url)));
-const text = (content: string): Uint8Array => new TextEncoder().encode(content);
+type NamedFile = readonly [name: string, content: Uint8Array];
 
-/** To add one: its file in `kernels/df11/` and an entry here. */
+const source = async (...names: readonly string[]): Promise<NamedFile[]> =>
+  Promise.all(
+    names.map(async (name) => [name, new Uint8Array(await readFile(new URL(`../../kernels/df11/${name}`, import.meta.url)))] as const),
+  );
+const text = (content: string): Uint8Array => new TextEncoder().encode(content);
+const header = (test: SelfTest): NamedFile => ["df11_selftest.h", text(headerText(test))];
+const facts = (test: SelfTest): NamedFile => ["df11_selftest.json", text(`${JSON.stringify(test, undefined, 2)}\n`)];
+
+/** To add one: its files in `kernels/df11/`, their names in scripts/build.js, and an entry here. */
 const LANGUAGES: ReadonlyMap<string, Language> = new Map([
   [
     "c",
     {
-      files: async (test) => [
-        ["df11.c", await source("df11.c")],
-        ["df11_selftest.h", text(headerText(test))],
-      ],
+      files: async (test) => [...(await source("df11.c", "df11_host.h")), header(test)],
       usage: "C99, no dependencies:\n\n    cc -O2 -DDF11_SELFTEST df11.c -o selftest && ./selftest ..",
     },
   ],
@@ -49,11 +53,35 @@ const LANGUAGES: ReadonlyMap<string, Language> = new Map([
     "wasm",
     {
       files: async (test) => [
-        ["df11.mjs", await source("df11.mjs")],
-        ["df11.wasm", new Uint8Array(Buffer.from(wasm, "base64"))],
-        ["df11_selftest.json", text(`${JSON.stringify(test, undefined, 2)}\n`)],
+        ...(await source("df11.mjs", "df11-unit.mjs")),
+        ["df11.wasm", privateMemory(Buffer.from(wasm, "base64"))],
+        facts(test),
       ],
-      usage: "WASM SIMD with a small JavaScript module, for Node 20 and browsers:\n\n    node df11.mjs ..",
+      usage: `WASM SIMD with a small JavaScript module, for Node 20 and browsers; a page needs no special headers:
+
+    node df11.mjs ..`,
+    },
+  ],
+  [
+    "wgsl",
+    {
+      files: async (test) => [...(await source("df11.wgsl", "df11-webgpu.mjs", "df11-unit.mjs")), facts(test)],
+      usage: `WebGPU, for browsers; in Node with the npm package \`webgpu\` (0.6.2), installed where Node finds it from this folder:
+
+    npm install webgpu@0.6.2 && node df11-webgpu.mjs ..`,
+    },
+  ],
+  [
+    "cuda",
+    {
+      files: async (test) => [...(await source("df11.cu", "df11_host.h")), header(test)],
+      usage: `CUDA, one thread for 8 bytes of the stream; the self-test prints GB/s beside those of a copy on the device:
+
+    nvcc -O3 -o selftest df11.cu && ./selftest ..
+
+  Without a GPU a C++11 compiler runs the same steps on the CPU:
+
+    c++ -O2 -x c++ -o selftest df11.cu && ./selftest ..`,
     },
   ],
 ]);
@@ -94,7 +122,7 @@ function headerText({ file, unit, arrays, members }: SelfTest): string {
     return `#define DF11_TEST_${suffix.toUpperCase()} {${offset}LL, ${length}LL}`;
   });
   return [
-    "/* What the self-test of df11.c reads and expects. */",
+    "/* What the self-tests of df11.c and df11.cu read and expect. */",
     `#define DF11_TEST_FILE ${cString(file)}`,
     `#define DF11_TEST_UNIT ${cString(unit)}`,
     ...macros,
