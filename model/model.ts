@@ -9,6 +9,7 @@
 import type { DType } from "../core/dtype.ts";
 import type { SiteActivations } from "../core/scheme.ts";
 import type { LazyTensor } from "../core/tensor.ts";
+import type { Values } from "./engines/engine.ts";
 import type { Graph, ValueType } from "./graph/graph.ts";
 
 /** A node whose weight is constant: where weights are quantized and activations observed. */
@@ -33,6 +34,30 @@ export interface LinearSite {
   readonly cols: number;
 }
 
+/** Where a block attends, for rewrites that put another attention in its place (a cache, a fused operator). Names are values of the block's graph. */
+export interface AttentionPlace {
+  /** Local name of the module, e.g. "self_attn". */
+  readonly module: string;
+  /** Values [batch, sequence, heads × headSize], keys and values with `kvHeads`; rotated and normed. */
+  readonly query: string;
+  readonly key: string;
+  readonly value: string;
+  /** Value [tokens, heads × headSize]. */
+  readonly output: string;
+  /** Query head h reads key-value head floor(h / (heads / kvHeads)). */
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headSize: number;
+  /** Multiplies q · k. */
+  readonly scale: number;
+  /** Without a mask: whether a position sees only those before it. */
+  readonly causal: boolean;
+  /** Graph input BOOL [batch, 1, 1 or sequence, sequence], causality included. */
+  readonly mask?: string;
+  /** c: scores become c · tanh(scores / c) before the mask. */
+  readonly softcap?: number;
+}
+
 export interface Block {
   /** "embeddings", "model.layers.0", "head": the checkpoint's prefix where there is one. */
   readonly name: string;
@@ -46,6 +71,10 @@ export interface Block {
   /** Graph output → carried value. */
   readonly writes: Readonly<Record<string, string>>;
   readonly sites: readonly LinearSite[];
+  /** Attentions of the graph, in order; absent where it was not written by one of our architectures. */
+  readonly attentions?: readonly AttentionPlace[];
+  /** A last step outside the engine, on the graph's outputs: a cache that stores some of them in its own form. Keeps their names. */
+  readonly host?: (outputs: Values) => Values;
 }
 
 /** Facts for tokenizers, windows and reports. */

@@ -128,7 +128,9 @@ export function attend(
   const { graph } = writer;
   const mixed =
     scores.softcap === undefined ? attentionOperator(writer, values, heads, scores) : cappedAttention(writer, values, heads, scores);
-  return graph.op("Reshape", [mixed, graph.int64([-1, heads.heads * heads.headSize])], {}, `${module}.attention`);
+  const output = `${module}.attention`;
+  writer.attention({ module, ...values, output, ...heads, ...scores });
+  return graph.op("Reshape", [mixed, graph.int64([-1, heads.heads * heads.headSize])], {}, output);
 }
 
 function attentionOperator(

@@ -7,7 +7,7 @@
 import type { LazyTensor } from "../../core/tensor.ts";
 import { GraphBuilder } from "../graph/builder.ts";
 import type { Graph } from "../graph/graph.ts";
-import type { Block, LinearSite } from "../model.ts";
+import type { AttentionPlace, Block, LinearSite } from "../model.ts";
 import type { TensorTable } from "./tensors.ts";
 
 /** What equal blocks share. */
@@ -15,6 +15,7 @@ export interface BlockTemplate {
   readonly graph: Graph;
   readonly slots: ReadonlyMap<string, readonly number[]>;
   readonly sites: readonly LinearSite[];
+  readonly attentions: readonly AttentionPlace[];
 }
 
 export interface LinearOptions {
@@ -36,6 +37,7 @@ export class BlockWriter {
   readonly #weights = new Map<string, LazyTensor>();
   readonly #slots = new Map<string, readonly number[]>();
   readonly #sites: LinearSite[] = [];
+  readonly #attentions: AttentionPlace[] = [];
 
   /** @param prefix - before a slot's name in the checkpoint, e.g. "model.layers.0.". */
   constructor(graphName: string, blockName: string, prefix: string, tensors: TensorTable) {
@@ -92,15 +94,20 @@ export class BlockWriter {
     return output;
   }
 
+  /** Note where the graph attends. */
+  attention(place: AttentionPlace): void {
+    this.#attentions.push(place);
+  }
+
   /** The finished block. `reads` and `writes` map graph values to carried values. */
   block(role: Block["role"], reads: Readonly<Record<string, string>>, writes: Readonly<Record<string, string>>): Block {
     const graph = this.graph.build(Object.keys(writes));
-    return { name: this.#name, role, graph, weights: this.#weights, reads, writes, sites: this.#sites };
+    return { name: this.#name, role, graph, weights: this.#weights, reads, writes, sites: this.#sites, attentions: this.#attentions };
   }
 
   /** What later blocks of the same structure need of a block made here. */
   template(block: Block): BlockTemplate {
-    return { graph: block.graph, slots: this.#slots, sites: this.#sites };
+    return { graph: block.graph, slots: this.#slots, sites: this.#sites, attentions: this.#attentions };
   }
 }
 
@@ -115,5 +122,5 @@ export function bindBlock(
   const weights = new Map<string, LazyTensor>();
   for (const [slot, shape] of template.slots) weights.set(slot, tensors.take(`${name}.${slot}`, shape));
   const sites = template.sites.map((site): LinearSite => ({ ...site, name: `${name}.${site.localName}` }));
-  return { name, role: "block", graph: template.graph, weights, reads, writes, sites };
+  return { name, role: "block", graph: template.graph, weights, reads, writes, sites, attentions: template.attentions };
 }

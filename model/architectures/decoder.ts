@@ -8,7 +8,7 @@ import type { ArchitectureInput, ModelParts } from "./architecture.ts";
 import { rotaryAttention, type RotaryAttention } from "./attention.ts";
 import { BlockWriter } from "./block-writer.ts";
 import { writeLanguageHead, type WrittenHead } from "./head.ts";
-import { causalMask } from "./masks.ts";
+import { causalMask, causalMaskName } from "./masks.ts";
 import { gatedMlp, type GatedMlp } from "./mlp.ts";
 import { expertMixture, type ExpertMixture } from "./moe.ts";
 import { rmsNorm, type RmsNorm } from "./norms.ts";
@@ -60,7 +60,7 @@ export function buildDecoder(input: ArchitectureInput, decoder: Decoder): ModelP
     const { masked } = layer.attention;
     if (masked) windows.add(window);
     const suffix = ropeSuffix(decoder, rope);
-    const reads = { hidden: "hidden", cos: `cos${suffix}`, sin: `sin${suffix}`, ...(masked ? { mask: maskName(window) } : {}) };
+    const reads = { hidden: "hidden", cos: `cos${suffix}`, sin: `sin${suffix}`, ...(masked ? { mask: causalMaskName(window) } : {}) };
     const write = (writer: BlockWriter): void => writeLayer(writer, decoder, layer);
     stack.push(blocks.layer(`${prefix}layers.${index}`, JSON.stringify(layer), reads, write));
   }
@@ -81,10 +81,6 @@ function ropeSuffix(decoder: Decoder, rope: number): string {
   return decoder.ropes.length === 1 ? "" : `_${rope}`;
 }
 
-function maskName(window: number | undefined): string {
-  return window === undefined ? "causal_mask" : `window_mask_${window}`;
-}
-
 function writePrologue(
   { family, tensors }: ArchitectureInput,
   decoder: Decoder,
@@ -103,7 +99,7 @@ function writePrologue(
     const { cos, sin } = ropeTables(writer, positions, rope, ropeSuffix(decoder, index));
     names.push(cos, sin);
   }
-  for (const window of windows) names.push(causalMask(graph, positions, window, maskName(window)));
+  for (const window of windows) names.push(causalMask(graph, positions, window, causalMaskName(window)));
   return writer.block("prologue", sameNames(["input_ids", "position_ids"]), sameNames(names));
 }
 

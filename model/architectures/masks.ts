@@ -5,6 +5,18 @@
  */
 import type { GraphBuilder } from "../graph/builder.ts";
 
+/** Name of the carried causal mask of a window (undefined = all positions before). */
+export function causalMaskName(window: number | undefined): string {
+  return window === undefined ? "causal_mask" : `window_mask_${window}`;
+}
+
+/** What {@link causalMaskName} named; undefined for another mask. */
+export function causalMaskOf(name: string): { readonly window: number | undefined } | undefined {
+  if (name === "causal_mask") return { window: undefined };
+  const digits = /^window_mask_(\d+)$/.exec(name)?.[1];
+  return digits === undefined ? undefined : { window: Number(digits) };
+}
+
 /**
  * Causal mask from positions.
  *

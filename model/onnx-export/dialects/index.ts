@@ -1,0 +1,24 @@
+/**
+ * Every dialect by name. Adding one is a file beside this one and a line here.
+ * @module
+ */
+import { InputError } from "../../../core/errors.ts";
+import { CONTRIB } from "./contrib.ts";
+import type { Dialect } from "./dialect.ts";
+import { PLAIN } from "./plain.ts";
+import { STANDARD } from "./standard.ts";
+
+export const DIALECT_NAMES = ["contrib", "standard", "plain"] as const;
+export type DialectName = (typeof DIALECT_NAMES)[number];
+
+const DIALECTS: Readonly<Record<DialectName, Dialect>> = { contrib: CONTRIB, standard: STANDARD, plain: PLAIN };
+
+/** @throws {InputError} `input.option` naming the known ones. */
+export function findDialect(name: string): Dialect {
+  const found = DIALECT_NAMES.find((known) => known === name);
+  if (found !== undefined) return DIALECTS[found];
+  throw new InputError("input.option", `operators "${name}" are not known; known: ${DIALECT_NAMES.join(", ")}`, {
+    given: name,
+    known: DIALECT_NAMES,
+  });
+}
