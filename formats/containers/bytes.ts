@@ -2,10 +2,10 @@
  * Random access to bytes that somebody else made.
  * @module
  */
-import { constants, type Stats } from "node:fs";
+import { constants, readSync, type Stats } from "node:fs";
 import { open, stat, type FileHandle } from "node:fs/promises";
 import { FormatError, InputError } from "../../core/errors.ts";
-import type { ByteSource } from "./container.ts";
+import type { ByteSource, SyncByteSource } from "./container.ts";
 
 /** One system call reads at most this many bytes: Linux stops at 2^31 - 4096, libuv takes an int32. */
 const MAX_READ = 2 ** 30;
@@ -16,7 +16,7 @@ const MAX_READ = 2 ** 30;
  * @throws {InputError} `input.path` when there is no such file or it cannot be opened.
  * @throws {FormatError} `format.path` for a directory, pipe, socket or device.
  */
-export async function openFileSource(path: string): Promise<ByteSource> {
+export async function openFileSource(path: string): Promise<SyncByteSource> {
   // Looked at before it is opened (opening a device can have effects) and after (it may have been exchanged).
   requireRegular(path, await attempt(path, stat(path)));
   // A pipe without a writer would block a plain open for ever.
@@ -31,7 +31,7 @@ export async function openFileSource(path: string): Promise<ByteSource> {
   }
 }
 
-function fileSource(path: string, handle: FileHandle, size: number): ByteSource {
+function fileSource(path: string, handle: FileHandle, size: number): SyncByteSource {
   const readInto = async (offset: number, out: Uint8Array): Promise<void> => {
     checkRange(path, size, offset, out.byteLength);
     let done = 0;
@@ -46,6 +46,15 @@ function fileSource(path: string, handle: FileHandle, size: number): ByteSource 
     path,
     size,
     readInto,
+    readIntoSync(offset, out) {
+      checkRange(path, size, offset, out.byteLength);
+      let done = 0;
+      while (done < out.byteLength) {
+        const bytesRead = readSync(handle.fd, out, done, Math.min(out.byteLength - done, MAX_READ), offset + done);
+        if (bytesRead === 0) throw truncated(path, offset + done, size, offset, out.byteLength);
+        done += bytesRead;
+      }
+    },
     async read(offset, length) {
       checkRange(path, size, offset, length);
       const out = new Uint8Array(length);
@@ -57,18 +66,20 @@ function fileSource(path: string, handle: FileHandle, size: number): ByteSource 
 }
 
 /** Bytes already in memory. `read` gives copies. @param name - for messages. */
-export function memorySource(name: string, bytes: Uint8Array): ByteSource {
+export function memorySource(name: string, bytes: Uint8Array): SyncByteSource {
+  const readIntoSync = (offset: number, out: Uint8Array): void => {
+    checkRange(name, bytes.byteLength, offset, out.byteLength);
+    out.set(bytes.subarray(offset, offset + out.byteLength));
+  };
   return {
     name,
     size: bytes.byteLength,
+    readIntoSync,
     async read(offset, length) {
       checkRange(name, bytes.byteLength, offset, length);
       return bytes.slice(offset, offset + length);
     },
-    async readInto(offset, out) {
-      checkRange(name, bytes.byteLength, offset, out.byteLength);
-      out.set(bytes.subarray(offset, offset + out.byteLength));
-    },
+    readInto: async (offset, out) => readIntoSync(offset, out),
     close: async () => {},
   };
 }

@@ -18,6 +18,12 @@ export interface ByteSource {
   close(): Promise<void>;
 }
 
+/** A source that can also be read at once: for small pieces of structure, one after the other. */
+export interface SyncByteSource extends ByteSource {
+  /** As `readInto`, before it returns. */
+  readIntoSync(offset: number, out: Uint8Array): void;
+}
+
 /** A validated file: every entry lies in range, none overlaps. */
 export interface TensorFile {
   /** In file order. */

@@ -1,0 +1,71 @@
+/**
+ * Opens ONNX models: the graph in memory, tensors on disk until they are read.
+ * @module
+ */
+import type { SyncByteSource } from "../container.ts";
+import { memorySource, openFileSource } from "../bytes.ts";
+import { checkOnnx } from "./check.ts";
+import { checkSparse } from "./check-sparse.ts";
+import { ExternalFiles } from "./external.ts";
+import type { OnnxModel } from "./model.ts";
+import { sortModel } from "./order.ts";
+import { parseModel } from "./parse.ts";
+import { WireReader } from "./wire.ts";
+
+/** A model whose tensors can be read until it is closed. */
+export interface OpenOnnxModel extends OnnxModel {
+  readonly path: string;
+  /** The model file and its external files. */
+  readonly files: readonly string[];
+  close(): Promise<void>;
+}
+
+/**
+ * Open, check and sort a model. Initializers and attributes of any length stay in their files; external data is looked up
+ * beside the model and nowhere else.
+ *
+ * @throws {InputError} `input.path` when there is no such file.
+ * @throws {FormatError} for a file that breaks the format: see `checkOnnx` and `parseModel`; its external data: `format.path`,
+ *   `format.missing`, `format.truncated`.
+ * @throws {UnsupportedError} `unsupported.format` for versions beyond those known, `unsupported.encoding` for segmented tensors.
+ */
+export async function openOnnx(path: string): Promise<OpenOnnxModel> {
+  const source = await openFileSource(path);
+  const external = new ExternalFiles(path, path);
+  const close = async (): Promise<void> => {
+    await external.close();
+    await source.close();
+  };
+  try {
+    const model = await readModel(source, external, {});
+    return { ...model, path, files: [path, ...external.paths], close };
+  } catch (cause) {
+    await close();
+    throw cause;
+  }
+}
+
+/**
+ * A model from the bytes of a file without external data. Tensors are views over them.
+ *
+ * @param name - for messages.
+ * @throws as {@link openOnnx}.
+ */
+export async function parseOnnx(bytes: Uint8Array, name = "model"): Promise<OnnxModel> {
+  return readModel(memorySource(name, bytes), new ExternalFiles(name, undefined), { memory: bytes });
+}
+
+async function readModel(source: SyncByteSource, external: ExternalFiles, from: { readonly memory?: Uint8Array }): Promise<OnnxModel> {
+  const model = parseModel({
+    reader: new WireReader(source),
+    read: ({ start, end }) => source.read(start, end - start),
+    ...(source.path !== undefined && { path: source.path }),
+    ...from,
+    external,
+  });
+  const sorted = sortModel(model);
+  checkOnnx(sorted, source.name);
+  await external.open();
+  await checkSparse(sorted, source.name);
+  return sorted;
+}
