@@ -137,7 +137,7 @@ function encodeInto(bytes: Uint8Array, stream: Uint8Array, signMantissa: Uint8Ar
   }
   const code = planCode(counter.counts);
   if ("refusal" in code) throw new Error(code.refusal.text);
-  const encoder = createUnitEncoder("bench", code, workspace, { check: false });
+  const encoder = createUnitEncoder("bench", code, workspace);
   let written = 0;
   for (let at = 0; at < bytes.length; at += 2 * STRIP) {
     const piece = bytes.subarray(at, at + 2 * STRIP);

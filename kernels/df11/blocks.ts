@@ -11,42 +11,44 @@ import { FormatError } from "../../core/errors.ts";
 import { gapAt, type Df11Structure } from "../../formats/encodings/dfloat11/decode.ts";
 import { BLOCK_BYTES, THREADS_PER_BLOCK } from "../../formats/encodings/dfloat11/fields.ts";
 import { wasm } from "../generated/df11.wasm.ts";
-import type { Region, Workspace } from "../load-wasm.ts";
+import type { Workspace } from "../load-wasm.ts";
 import type { Df11Kernel } from "./kernel.ts";
 
-/** Blocks copied into the kernels' memory at a time; a multiple of four. */
-const BATCH = 64;
+/** Blocks decoded at a time, a multiple of four: their streams and weights stay in a second-level cache. */
+export const BATCH = 8;
 /** A block holds at most one element a bit. */
-export const MAX_ELEMENTS_PER_BLOCK: number = 8 * BLOCK_BYTES;
+const MAX_ELEMENTS_PER_BLOCK: number = 8 * BLOCK_BYTES;
 /** A code may end in the next block, and a load may look past it: bytes wanted behind a run of blocks. */
 export const LOOK_AHEAD = 8;
 
-/** Blocks that lie in the kernels' memory. */
-export interface BlockRun {
-  /** Blocks [first, last) of the unit. */
-  readonly first: number;
-  readonly last: number;
-  /** Address of the first byte of block `first`; 16 bytes after the run may be read. */
-  readonly stream: number;
-  /** Elements of the blocks: exponents go here, one byte each, 64 more may be written. */
-  readonly exponents: number;
+/** Where the bytes of a batch go. */
+export interface BatchInput {
+  /** From the batch's first block on: the batch and LOOK_AHEAD more, where there are so many. */
+  readonly stream: Uint8Array;
+  readonly signMantissa: Uint8Array;
 }
 
 /** Look-ups of one unit in the kernels' memory, and the checks that go with them. */
 export interface BlockDecoder {
-  /** Exponents of a run. @throws {FormatError} `format.field` when a block does not decode or does not end where it must. */
-  decodeRun(run: BlockRun): void;
+  /** Views to fill with the bytes of blocks [first, last), at most BATCH of them. */
+  input(first: number, last: number): BatchInput;
   /**
-   * Patterns of blocks [first, last).
+   * Decodes the blocks that `input` was called for.
    *
-   * @param stream - bytes of the unit's stream from block `first` on: those of the run and LOOK_AHEAD more, where there are so many.
-   * @param signMantissa - the run's bytes.
+   * @returns bf16 patterns as little-endian bytes, two an element: a view that the next call overwrites.
+   * @throws {FormatError} `format.field` when a block does not decode or does not end where it must.
+   */
+  run(): Uint8Array;
+  /**
+   * Patterns of blocks [first, last), any number of them.
+   *
+   * @param stream - bytes of the unit's stream from block `first` on, as in BatchInput.
    * @param out - receives bf16 patterns as little-endian bytes, two an element.
    */
   decode(first: number, last: number, stream: Uint8Array, signMantissa: Uint8Array, out: Uint8Array): void;
 }
 
-/** What the decoder asks of a unit while it is being written as well as when it is read. */
+/** What the decoder asks of a unit. */
 export interface BlockIndex {
   /** First element of a block; of the block behind the last one, the element count. */
   position(block: number): number;
@@ -79,18 +81,39 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
   const kernel = workspace.kernel<Df11Kernel>(wasm);
   const rows = luts.length / 256 - 1;
   const tables = workspace.take(luts.length);
-  const fast = workspace.take(8 * 4096);
+  const fast = workspace.take(8 * 2048);
   const jobs = workspace.take(64);
+  const piece = workspace.take(BATCH * BLOCK_BYTES + 2 * LOOK_AHEAD);
+  const base = workspace.mark();
   workspace.bytes(tables).set(luts);
   kernel.buildTable(tables.at, rows, fast.at);
   const startBit = (block: number): number => 8 * BLOCK_BYTES * block + index.gap(block);
+  let batch: { first: number; last: number; count: number; exponents: number; rest: number; merged: number } | undefined;
 
-  function decodeRun({ first, last, stream, exponents }: BlockRun): void {
+  function input(first: number, last: number): BatchInput {
+    const count = index.position(last) - index.position(first);
+    if (last - first > BATCH || count > (last - first) * MAX_ELEMENTS_PER_BLOCK)
+      throw fail(`blocks ${first} to ${last} claim ${count} elements, more than their bits`);
+    workspace.release(base);
+    const exponents = workspace.take(count + 64).at;
+    const rest = workspace.take(count + 16).at;
+    const merged = workspace.take(2 * count + 32).at;
+    batch = { first, last, count, exponents, rest, merged };
+    const bytes = Math.min((last - first) * BLOCK_BYTES + LOOK_AHEAD, index.streamBytes - first * BLOCK_BYTES);
+    workspace.bytes(piece).fill(0, bytes);
+    return {
+      stream: workspace.bytes({ at: piece.at, byteLength: bytes }),
+      signMantissa: workspace.bytes({ at: rest, byteLength: count }),
+    };
+  }
+
+  function run(): Uint8Array {
+    const { first, last, count, exponents, rest, merged } = batch!;
     const from = index.position(first);
     const streamBits = 8 * Math.min(index.streamBytes - first * BLOCK_BYTES, (last - first) * BLOCK_BYTES);
+    const records = new Int32Array(workspace.memory.buffer, jobs.at, 16);
     for (let group = first; group < last; group += 4) {
       const members = Math.min(4, last - group);
-      const records = new Int32Array(workspace.memory.buffer, jobs.at, 16).fill(0);
       for (let i = 0; i < members; i++) {
         const block = group + i;
         records[4 * i] = startBit(block) - 8 * BLOCK_BYTES * first;
@@ -98,15 +121,17 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
         records[4 * i + 2] = exponents + index.position(block) - from;
         records[4 * i + 3] = index.position(block + 1) - index.position(block);
       }
-      if (members === 4) kernel.decodeFour(stream, tables.at, rows, fast.at, jobs.at);
+      if (members === 4) kernel.decodeFour(piece.at, tables.at, rows, fast.at, jobs.at);
       else {
         for (let i = 0; i < members; i++) {
-          const [at, stop, out, count] = records.subarray(4 * i, 4 * i + 4) as unknown as [number, number, number, number];
-          records[4 * i] = kernel.decodeBlock(stream, at, stop, tables.at, rows, fast.at, out, count);
+          const [at, stop, out, elements] = records.subarray(4 * i, 4 * i + 4) as unknown as [number, number, number, number];
+          records[4 * i] = kernel.decodeBlock(piece.at, at, stop, tables.at, rows, fast.at, out, elements);
         }
       }
       for (let i = 0; i < members; i++) checkEnd(group + i, records[4 * i]!, first);
     }
+    kernel.mergePatterns(exponents, rest, count, merged);
+    return workspace.bytes({ at: merged, byteLength: 2 * count });
   }
 
   function checkEnd(block: number, end: number, first: number): void {
@@ -123,38 +148,20 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
     }
   }
 
-  const piece = workspace.take(BATCH * BLOCK_BYTES + 2 * LOOK_AHEAD);
-
   return {
-    decodeRun,
+    input,
+    run,
     decode(first, last, stream, signMantissa, out) {
       const origin = index.position(first);
-      const base = workspace.mark();
       for (let begin = first; begin < last; begin += BATCH) {
         const end = Math.min(begin + BATCH, last);
-        const from = index.position(begin);
-        const count = index.position(end) - from;
-        if (count > (end - begin) * MAX_ELEMENTS_PER_BLOCK)
-          throw fail(`blocks ${begin} to ${end} claim ${count} elements, more than their bits`);
-        workspace.release(base);
-        const exponents = workspace.take(count + 64);
-        const rest = workspace.take(count + 16);
-        const merged = workspace.take(2 * count + 32);
-        const bytes = stream.subarray((begin - first) * BLOCK_BYTES, (end - first) * BLOCK_BYTES + LOOK_AHEAD);
-        const padded = workspace.bytes(piece);
-        padded.set(bytes);
-        padded.fill(0, bytes.length);
-        decodeRun({ first: begin, last: end, stream: piece.at, exponents: exponents.at });
-        workspace.bytes(rest).set(signMantissa.subarray(from - origin, from - origin + count));
-        kernel.mergePatterns(exponents.at, rest.at, count, merged.at);
-        out.set(workspace.bytes({ at: merged.at, byteLength: 2 * count }), 2 * (from - origin));
+        const from = index.position(begin) - origin;
+        const into = input(begin, end);
+        const at = (begin - first) * BLOCK_BYTES;
+        into.stream.set(stream.subarray(at, at + into.stream.length));
+        into.signMantissa.set(signMantissa.subarray(from, from + into.signMantissa.length));
+        out.set(run(), 2 * from);
       }
-      workspace.release(base);
     },
   };
-}
-
-/** A region's view that Node's buffer functions take. */
-export function bufferOf(workspace: Workspace, { at, byteLength }: Region): Buffer {
-  return Buffer.from(workspace.memory.buffer, at, byteLength);
 }

@@ -1,40 +1,74 @@
 // WASM SIMD twin of formats/encodings/dfloat11. AssemblyScript, not TypeScript.
 // The loader pads every region, so reads and writes up to 64 bytes past an end are harmless.
 
-/** Adds the exponents of `count` bf16 patterns at `x` to four tables of 256 u32 at `tables`, so that equal neighbours do not wait for one another. */
-export function countExponents(x: usize, count: i32, tables: usize): void {
-  let i = 0;
-  for (; i + 4 <= count; i += 4) {
-    const four = load<u64>(x);
-    x += 8;
-    const a = tables + ((((<usize>four) >> 7) & 0xff) << 2);
-    const b = tables + 1024 + (((<usize>(four >> 23)) & 0xff) << 2);
-    const c = tables + 2048 + (((<usize>(four >> 39)) & 0xff) << 2);
-    const d = tables + 3072 + (((<usize>(four >> 55)) & 0xff) << 2);
-    store<u32>(a, load<u32>(a) + 1);
-    store<u32>(b, load<u32>(b) + 1);
-    store<u32>(c, load<u32>(c) + 1);
-    store<u32>(d, load<u32>(d) + 1);
-  }
-  for (; i < count; i++) {
-    const a = tables + (((<usize>load<u16>(x)) >> 7) & 0xff) * 4;
-    store<u32>(a, load<u32>(a) + 1);
-    x += 2;
-  }
+/** Ranks of exponents: base, base + 1, …; the last one stands for every other exponent. */
+const OTHER: u32 = 15;
+
+/**
+ * Ranks of the exponents of 16 patterns at `x`, four bits each, the first element of a quad lowest: four indexes of 16 bits.
+ */
+// @ts-ignore: decorator
+@inline
+function rankQuads(x: usize, base: v128): v128 {
+  const low = v128.and(i16x8.shr_u(v128.load(x), 7), i16x8.splat(0xff));
+  const high = v128.and(i16x8.shr_u(v128.load(x, 16), 7), i16x8.splat(0xff));
+  const ranks = i8x16.min_u(i8x16.sub(i8x16.narrow_i16x8_u(low, high), base), i8x16.splat(<i8>OTHER));
+  const pairs = v128.and(v128.or(ranks, i16x8.shr_u(ranks, 4)), i16x8.splat(0xff));
+  return i8x16.narrow_i16x8_u(pairs, pairs);
 }
 
-/** Sign-and-mantissa bytes of `count` patterns at `x`, to `out`. */
-export function splitSignMantissa(x: usize, count: i32, out: usize): void {
-  const sign = i16x8.splat(0x80);
-  const mantissa = i16x8.splat(0x7f);
-  for (let i = 0; i < count; i += 16) {
-    const a = v128.load(x);
-    const b = v128.load(x, 16);
-    const low = v128.or(v128.and(i16x8.shr_u(a, 8), sign), v128.and(a, mantissa));
-    const high = v128.or(v128.and(i16x8.shr_u(b, 8), sign), v128.and(b, mantissa));
-    v128.store(out, i8x16.narrow_i16x8_u(low, high));
-    x += 32;
-    out += 16;
+// @ts-ignore: decorator
+@inline
+function countOne(x: usize, single: usize): void {
+  const at = single + ((((<usize>load<u16>(x)) >> 7) & 0xff) << 2);
+  store<u32>(at, load<u32>(at) + 1);
+}
+
+// @ts-ignore: decorator
+@inline
+function countQuad(quads: usize, index: usize): void {
+  const at = quads + ((index & 0xffff) << 2);
+  store<u32>(at, load<u32>(at) + 1);
+}
+
+/** Adds the exponents of `count` bf16 patterns at `x` to `single`, 256 u32. */
+export function countExponents(x: usize, count: i32, single: usize): void {
+  const end = x + (<usize>count << 1);
+  for (; x < end; x += 2) countOne(x, single);
+}
+
+/**
+ * The same, four at once: quads of ranks count in `quads`, 2^16 u32; in `single` only what has no rank and what is left of 16.
+ * `foldQuads` adds them up.
+ */
+export function countQuads(x: usize, count: i32, base: u32, quads: usize, single: usize): void {
+  const bases = i8x16.splat(<i8>base);
+  const end = x + ((<usize>count >> 4) << 5);
+  for (; x < end; x += 32) {
+    const four = i64x2.extract_lane(rankQuads(x, bases), 0);
+    countQuad(quads, <usize>four);
+    countQuad(quads, <usize>(four >> 16));
+    countQuad(quads, <usize>(four >> 32));
+    countQuad(quads, <usize>(four >> 48));
+    // A nibble of four ones is an exponent without a rank.
+    const others = four & (four >> 1) & (four >> 2) & (four >> 3) & 0x1111111111111111;
+    if (others == 0) continue;
+    for (let i = 0; i < 16; i++) if ((others >> (i << 2)) & 1) countOne(x + (i << 1), single);
+  }
+  countExponents(x, count & 15, single);
+}
+
+/** Adds what `countQuads` has counted to `single`. */
+export function foldQuads(base: u32, quads: usize, single: usize): void {
+  for (let index: u32 = 0; index < 0x10000; index++) {
+    const found = load<u32>(quads + (index << 2));
+    if (found == 0) continue;
+    for (let shift: u32 = 0; shift < 16; shift += 4) {
+      const rank = (index >> shift) & 15;
+      if (rank == OTHER) continue;
+      const at = single + (((base + rank) & 0xff) << 2);
+      store<u32>(at, load<u32>(at) + found);
+    }
   }
 }
 
@@ -63,82 +97,184 @@ function storeBigEndian32(at: usize, value: u32): void {
   store<u32>(at, (rotl<u32>(value, 8) & 0x00ff00ff) | (rotr<u32>(value, 8) & 0xff00ff00));
 }
 
+/** Bits of the length in an entry of one code, and in an entry of four; the code stands above them. */
+const CODE_SHIFT: u32 = 6;
+const QUAD_SHIFT: u32 = 7;
+/** Longest joined code of four that an entry holds. */
+const MAX_QUAD_BITS: u32 = 25;
+/** Length in the entry of a quad that is taken code by code: more than any window has room for. */
+const NO_ENTRY: u32 = 127;
+/** Quads looked at ahead of their encoding: both passes stay in the first-level cache. */
+const AHEAD: i32 = 1024;
+
 /**
- * Encoder state between calls, at `state`: u64 pending (low `held` bits), u32 held (< 32), u32 words written, u32 elements done.
+ * Codes of four exponents at once, to `quads`: 2^16 u32 by ranks, bits << 7 | length.
+ *
+ * `codes`: 256 u64 by exponent, code bits << 6 | length (a length of 1 to 32; 0 = does not occur).
+ */
+export function buildQuads(codes: usize, base: u32, quads: usize): void {
+  for (let index: u32 = 0; index < 0x10000; index++) {
+    let bits: u64 = 0;
+    let length: u32 = 0;
+    for (let shift: u32 = 0; shift < 16; shift += 4) {
+      const rank = (index >> shift) & 15;
+      const entry = load<u64>(codes + (((base + rank) & 0xff) << 3));
+      const own = <u32>entry & 63;
+      // The bits of a quad without an entry are not used.
+      length += rank == OTHER || own == 0 ? NO_ENTRY : own;
+      bits = (bits << <u64>own) | (entry >> CODE_SHIFT);
+    }
+    store<u32>(quads + (index << 2), length > MAX_QUAD_BITS ? NO_ENTRY : (<u32>bits << QUAD_SHIFT) | length);
+  }
+}
+
+// Big-endian store of 64 bits.
+// @ts-ignore: decorator
+@inline
+function storeBigEndian64(at: usize, value: u64): void {
+  v128.store64_lane(at, v128.swizzle(i64x2.splat(value), i8x16(7, 6, 5, 4, 3, 2, 1, 0, 8, 8, 8, 8, 8, 8, 8, 8)), 0);
+}
+
+// Length of the code of the pattern at `x`.
+// @ts-ignore: decorator
+@inline
+function lengthAt(x: usize, codes: usize): i32 {
+  return <i32>load<u8>(codes + (((<usize>load<u16>(x)) >> 4) & 0x7f8)) & 63;
+}
+
+/** Sign-and-mantissa bytes of `count` patterns at `x` to `rest`, and the ranks of their exponents to `indexes`, u16 a quad; whole vectors of 16. */
+function splitRanks(x: usize, count: i32, base: v128, rest: usize, indexes: usize): void {
+  const sign = i16x8.splat(0x80);
+  const mantissa = i16x8.splat(0x7f);
+  for (let i = 0; i < count; i += 16) {
+    const a = v128.load(x);
+    const b = v128.load(x, 16);
+    const low = v128.or(v128.and(i16x8.shr_u(a, 8), sign), v128.and(a, mantissa));
+    const high = v128.or(v128.and(i16x8.shr_u(b, 8), sign), v128.and(b, mantissa));
+    v128.store(rest, i8x16.narrow_i16x8_u(low, high));
+    v128.store64_lane(indexes, rankQuads(x, base), 0);
+    x += 32;
+    rest += 16;
+    indexes += 8;
+  }
+}
+
+/**
+ * Encodes `count` patterns at `x`: the exponents to `stream`, the sign-and-mantissa bytes to `rest`.
+ *
+ * Encoder state between calls, at `state`: u64 pending (low `held` bits), u32 held (< 64), u32 windows written, u32 elements done.
  * A unit is encoded in pieces: one call a tensor or a piece of one.
  *
- * `codes`: 256 u64 by exponent, code bits << 6 | length (a length of 1 to 32).
- * `stream`: where the next word goes; `gaps`: one byte a 64-bit window of the whole unit; `positions`: u32 a block of the whole unit.
- * Word w ends a window when it is odd and a block when w % 1024 is 1023: the next code starts `held` bits into the new one.
+ * `codes`, `base` and `quads` as above; `scratch`: 2 KiB and 64 bytes. `stream`: where the next window of 64 bits goes; `gaps`: one byte a window
+ * of the whole unit; `positions`: u32 a block (512 windows) of the whole unit; neither is written behind window `limit`.
  *
- * @returns words written by this call.
+ * @returns windows written by this call.
  */
-export function encodeExponents(x: usize, count: i32, codes: usize, stream: usize, gaps: usize, positions: usize, state: usize): i32 {
+export function encodeStrip(
+  x: usize,
+  count: i32,
+  codes: usize,
+  base: u32,
+  quads: usize,
+  scratch: usize,
+  stream: usize,
+  rest: usize,
+  gaps: usize,
+  positions: usize,
+  state: usize,
+  limit: u32,
+): i32 {
+  const bases = i8x16.splat(<i8>base);
+  const first = load<u32>(state, 12);
+  while (count > 0) {
+    const piece = min<i32>(count, 4 * AHEAD);
+    splitRanks(x, piece, bases, rest, scratch);
+    stream = encodeExponents(x, piece, codes, quads, scratch, stream, gaps, positions, state, limit);
+    x += <usize>piece << 1;
+    rest += piece;
+    count -= piece;
+  }
+  return load<u32>(state, 12) - first;
+}
+
+// Patterns whose ranks lie at `indexes`. Returns where the next window goes.
+function encodeExponents(
+  x: usize,
+  count: i32,
+  codes: usize,
+  quads: usize,
+  indexes: usize,
+  stream: usize,
+  gaps: usize,
+  positions: usize,
+  state: usize,
+  limit: u32,
+): usize {
   let pending = load<u64>(state);
   let held: u64 = load<u32>(state, 8);
-  let words = load<u32>(state, 12);
-  const first = words;
-  let element = load<u32>(state, 16);
+  let window = load<u32>(state, 12);
+  const done = load<u32>(state, 16);
   const end = x + (<usize>count << 1);
-  // Where a gap goes that is none.
-  const nowhere = state + 20;
-  while (x < end) {
-    if (x + 8 <= end) {
-      // Four codes are joined first, so that only one step of four waits for the one before. Nothing branches on how full the word is.
-      const four = load<u64>(x);
-      const e0 = load<u64>(codes + <usize>((four >> 4) & 0x7f8));
-      const e1 = load<u64>(codes + <usize>((four >> 20) & 0x7f8));
-      const e2 = load<u64>(codes + <usize>((four >> 36) & 0x7f8));
-      const e3 = load<u64>(codes + <usize>((four >> 52) & 0x7f8));
-      const l1 = e1 & 63, l2 = e2 & 63, l3 = e3 & 63;
-      const tail = l2 + l3;
-      const rest = l1 + tail;
-      const total = (e0 & 63) + rest;
-      if (total <= 32) {
-        const joined = ((e0 >> 6) << rest) | ((e1 >> 6) << tail) | ((e2 >> 6) << l3) | (e3 >> 6);
-        pending = (pending << total) | joined;
-        held += total;
-        const full = <u32>(held >> 5);
-        held &= 31;
-        // A word that is not full is written again by the next group.
-        storeBigEndian32(stream, <u32>(pending >> held));
-        stream += full << 2;
-        words += full;
-        // Ends of the four codes behind the window's end; the first that is not in front of it is where the next window's first code starts.
-        const c3 = <i32>held, c2 = c3 - <i32>l3, c1 = c2 - <i32>l2, c0 = c1 - <i32>l1;
-        const gap = c0 >= 0 ? c0 : c1 >= 0 ? c1 : c2 >= 0 ? c2 : c3;
-        const opens = full & (words + 1) & 1;
-        store<u8>(opens != 0 ? gaps + (words >> 1) : nowhere, <u8>gap);
-        if (opens != 0 && (words & 1023) == 0) {
-          store<u32>(positions + ((words >> 10) << 2), element + 1 + <u32>(c0 < 0) + <u32>(c1 < 0) + <u32>(c2 < 0));
-        }
-        element += 4;
-        x += 8;
+  const lastQuad = indexes + (((<usize>count + 3) >> 2) << 1);
+  // What is left of four is no quad.
+  if ((count & 3) != 0) store<u16>(lastQuad - 2, 0xffff);
+  // Address of the pattern that belongs to `indexes`, less twice that.
+  const origin = x - (indexes << 2);
+  let at = x;
+  while (indexes < lastQuad) {
+    const entry = load<u32>(quads + (<usize>load<u16>(indexes) << 2));
+    const total = <u64>entry & 127;
+    if (held + total < 64) {
+      // The bits above `held` are old ones; they leave with the shift that completes a window.
+      pending = (pending << total) | (entry >> QUAD_SHIFT);
+      held += total;
+      indexes += 2;
+      continue;
+    }
+    at = origin + (indexes << 2);
+    indexes += 2;
+    if (total != NO_ENTRY) {
+      // A quad that completes a window: the first of its codes that ends at or behind the window's end is in front of the next window's first code.
+      const c0 = <i32>held - 64 + lengthAt(at, codes);
+      const c1 = c0 + lengthAt(at + 2, codes);
+      const c2 = c1 + lengthAt(at + 4, codes);
+      const over = held + total - 64;
+      const joined = <u64>(entry >> QUAD_SHIFT);
+      // Two shifts: a shift by 64 would be one by 0.
+      storeBigEndian64(stream, ((pending << 1) << (63 - held)) | (joined >> over));
+      stream += 8;
+      window++;
+      pending = joined;
+      held = over;
+      store<u8>(gaps + min<u32>(window, limit), <u8>(c0 >= 0 ? c0 : c1 >= 0 ? c1 : c2 >= 0 ? c2 : <i32>over));
+      if ((window & 511) == 0)
+        store<u32>(positions + ((min<u32>(window, limit) >> 9) << 2), done + (<u32>(at - x) >> 1) + 1 + <u32>(c0 < 0) + <u32>(c1 < 0) + <u32>(c2 < 0));
+      continue;
+    }
+    for (const stop = min<usize>(at + 8, end); at < stop; at += 2) {
+      const single = load<u64>(codes + (((<usize>load<u16>(at)) >> 4) & 0x7f8));
+      const length = single & 63;
+      const code = single >> CODE_SHIFT;
+      if (held + length < 64) {
+        pending = (pending << length) | code;
+        held += length;
         continue;
       }
-    }
-    const entry = load<u64>(codes + (((<usize>load<u16>(x)) << 1 >> 5) & 0x7f8));
-    x += 2;
-    element++;
-    const length = entry & 63;
-    pending = (pending << length) | (entry >> 6);
-    held += length;
-    if (held >= 32) {
-      held -= 32;
-      storeBigEndian32(stream, <u32>(pending >> held));
-      stream += 4;
-      words++;
-      if ((words & 1) == 0) {
-        store<u8>(gaps + (words >> 1), <u8>held);
-        if ((words & 1023) == 0) store<u32>(positions + ((words >> 10) << 2), element);
-      }
+      const over = held + length - 64;
+      storeBigEndian64(stream, ((pending << 1) << (63 - held)) | (code >> over));
+      stream += 8;
+      window++;
+      pending = code;
+      held = over;
+      store<u8>(gaps + min<u32>(window, limit), <u8>over);
+      if ((window & 511) == 0) store<u32>(positions + ((min<u32>(window, limit) >> 9) << 2), done + (<u32>(at - x) >> 1) + 1);
     }
   }
   store<u64>(state, pending);
   store<u32>(state, <u32>held, 8);
-  store<u32>(state, words, 12);
-  store<u32>(state, element, 16);
-  return words - first;
+  store<u32>(state, window, 12);
+  store<u32>(state, done + count, 16);
+  return stream;
 }
 
 /** Packs `windows` gap bytes at `gaps` (a multiple of 8) as 5-bit fields, most significant first, to `out`: 5 bytes every 8. */
@@ -153,15 +289,35 @@ export function packGaps(gaps: usize, windows: i32, out: usize): void {
   }
 }
 
-/** Bits of a code that one look-up sees. */
-const WINDOW: i32 = 12;
+/** Bits of a code that one look-up sees: 16 KiB of table, half of a small first-level cache. */
+const WINDOW: i32 = 11;
+/** Look-ups a refill: 55 of the 57 bits that are there. */
+const LOOK_UPS: i32 = 5;
+/** Bits and symbols of a refill, at most. */
+const ROUND_BITS: i32 = WINDOW * LOOK_UPS;
+const ROUND_SYMBOLS: i32 = 4 * LOOK_UPS;
+/** Set in a table entry whose first code is longer than the window. */
+const LONG: u64 = 0x80 << 32;
 
-// 64 bits of the stream from bit `at`, the first one highest; the low 7 may be missing.
+// 57 bits of the stream and more from bit `at`, the first one highest.
 // @ts-ignore: decorator
 @inline
 function loadBits(stream: usize, at: u32): u64 {
   const reversed = v128.swizzle(v128.load64_zero(stream + (at >> 3)), i8x16(7, 6, 5, 4, 3, 2, 1, 0, 8, 8, 8, 8, 8, 8, 8, 8));
   return (<u64>i64x2.extract_lane(reversed, 0)) << (at & 7);
+}
+
+// The same with a one below the bits that are used: how far it has moved tells how many have been.
+// @ts-ignore: decorator
+@inline
+function loadMarked(stream: usize, at: u32): u64 {
+  return loadBits(stream, at) | 1;
+}
+
+// @ts-ignore: decorator
+@inline
+function lookUp(table: usize, bits: u64): u64 {
+  return load<u64>(table + <usize>((bits >> (61 - WINDOW)) & (((1 << WINDOW) - 1) << 3)));
 }
 
 /**
@@ -183,8 +339,8 @@ function decodeSlow(bits: u64, luts: usize, rows: i32): u32 {
 }
 
 /**
- * Builds the fast table at `table`: 2^12 u64. Entry: four exponents (bytes 0–3), total bits (byte 4), symbols (byte 5).
- * 0 symbols = the first code is longer than the window.
+ * Builds the fast table at `table`: 2^11 u64. Entry: four exponents (bytes 0–3), total bits (byte 4), how many exponents count (byte 5).
+ * An entry whose first code is longer than the window is LONG, with no bits and no exponents.
  */
 export function buildTable(luts: usize, rows: i32, table: usize): void {
   for (let index: u64 = 0; index < 1 << WINDOW; index++) {
@@ -203,50 +359,37 @@ export function buildTable(luts: usize, rows: i32, table: usize): void {
       left -= length;
       count++;
     }
-    store<u64>(table + <usize>(index << 3), symbols | ((<u64>(WINDOW - left)) << 32) | (count << 40));
+    store<u64>(table + <usize>(index << 3), (count == 0 ? LONG : <u64>(WINDOW - left) << 32) | symbols | (count << 40));
   }
 }
 
 /**
- * Decodes the exponents of one block, from bit `at` of the stream, `count` of them, to `out` (which may be written 16 bytes past its end).
+ * Decodes the exponents of one block, from bit `at` of the stream, `count` of them, to `out` (which may be written 24 bytes past its end).
  *
- * Never reads past `endBit` + 32 bits: the caller pads the stream.
+ * Never reads past `endBit` + 64 bits: the caller pads the stream.
  * @returns the bit after the last code, or -1 when a code does not resolve or the block runs past `endBit`.
  */
 export function decodeBlock(stream: usize, at: i32, endBit: i32, luts: usize, rows: i32, table: usize, out: usize, count: i32): i32 {
   const end = out + count;
-  // Four look-ups a refill: at most 48 of the 57 bits that are there, 16 symbols.
-  while (out + 16 <= end) {
+  while (out + ROUND_SYMBOLS <= end) {
     if (at >= endBit) return -1;
-    let bits = loadBits(stream, at);
-    let entry = load<u64>(table + <usize>((bits >> (64 - WINDOW)) << 3));
-    let used = <u32>((entry >> 32) & 0xff);
-    if (entry >> 40 == 0) {
-      const found = decodeSlow(bits, luts, rows);
-      if (found >> 8 == 0) return -1;
-      store<u8>(out, <u8>found);
-      out++;
-      at += found >> 8;
-      continue;
+    let bits = loadMarked(stream, at);
+    let entry: u64 = 0;
+    for (let k = 0; k < LOOK_UPS; k++) {
+      entry = lookUp(table, bits);
+      store<u32>(out, <u32>entry);
+      out += <usize>(entry >> 40);
+      bits <<= entry >> 32;
     }
-    store<u32>(out, <u32>entry);
-    out += <usize>(entry >> 40);
-    bits <<= <u64>used;
-    entry = load<u64>(table + <usize>((bits >> (64 - WINDOW)) << 3));
-    store<u32>(out, <u32>entry);
-    out += <usize>(entry >> 40);
-    used += <u32>((entry >> 32) & 0xff);
-    bits <<= (entry >> 32) & 0xff;
-    entry = load<u64>(table + <usize>((bits >> (64 - WINDOW)) << 3));
-    store<u32>(out, <u32>entry);
-    out += <usize>(entry >> 40);
-    used += <u32>((entry >> 32) & 0xff);
-    bits <<= (entry >> 32) & 0xff;
-    entry = load<u64>(table + <usize>((bits >> (64 - WINDOW)) << 3));
-    store<u32>(out, <u32>entry);
-    out += <usize>(entry >> 40);
-    used += <u32>((entry >> 32) & 0xff);
-    at += used;
+    at += <i32>ctz(bits);
+    if ((entry & LONG) == 0) continue;
+    if (at >= endBit) return -1;
+    const found = decodeSlow(loadBits(stream, at), luts, rows);
+    if (found >> 8 == 0) return -1;
+    if (out >= end) break;
+    store<u8>(out, <u8>found);
+    out++;
+    at += found >> 8;
   }
   while (out < end) {
     if (at >= endBit) return -1;
@@ -259,57 +402,145 @@ export function decodeBlock(stream: usize, at: i32, endBit: i32, luts: usize, ro
   return at;
 }
 
-/** The same for four blocks at once, whose chains of look-ups overlap. `jobs`: four records of i32 at, i32 endBit, i32 out, i32 count; `at` is replaced by the bit after the last code or -1. */
+// Rounds that a block can take whatever its bits are: it has the room and the stream for them.
+// @ts-ignore: decorator
+@inline
+function roundsFor(at: i32, stop: i32, out: usize, end: usize): i32 {
+  const room = <i32>(end - out) / ROUND_SYMBOLS;
+  const bits = (stop - at) / ROUND_BITS;
+  return room < bits ? room : bits;
+}
+
+/**
+ * The same for four blocks at once, whose chains of look-ups overlap. `jobs`: four records of i32 at, i32 endBit, i32 out, i32 count; `at` is
+ * replaced by the bit after the last code or -1. Look-ups are written out: a loop of five would keep fewer of these values in registers.
+ */
 export function decodeFour(stream: usize, luts: usize, rows: i32, table: usize, jobs: usize): void {
-  let atA = load<i32>(jobs), atB = load<i32>(jobs, 16), atC = load<i32>(jobs, 32), atD = load<i32>(jobs, 48);
+  let atA = load<i32>(jobs, 0), atB = load<i32>(jobs, 16), atC = load<i32>(jobs, 32), atD = load<i32>(jobs, 48);
   const stopA = load<i32>(jobs, 4), stopB = load<i32>(jobs, 20), stopC = load<i32>(jobs, 36), stopD = load<i32>(jobs, 52);
   let outA = load<u32>(jobs, 8), outB = load<u32>(jobs, 24), outC = load<u32>(jobs, 40), outD = load<u32>(jobs, 56);
   const endA = outA + load<u32>(jobs, 12), endB = outB + load<u32>(jobs, 28), endC = outC + load<u32>(jobs, 44), endD = outD + load<u32>(jobs, 60);
-  while (outA + 16 <= endA && outB + 16 <= endB && outC + 16 <= endC && outD + 16 <= endD && atA < stopA && atB < stopB && atC < stopC && atD < stopD) {
-    let bitsA = loadBits(stream, atA), bitsB = loadBits(stream, atB), bitsC = loadBits(stream, atC), bitsD = loadBits(stream, atD);
-    let stuck = false;
-    for (let k = 0; k < 4; k++) {
-      const a = load<u64>(table + <usize>((bitsA >> (64 - WINDOW)) << 3));
-      const b = load<u64>(table + <usize>((bitsB >> (64 - WINDOW)) << 3));
-      const c = load<u64>(table + <usize>((bitsC >> (64 - WINDOW)) << 3));
-      const d = load<u64>(table + <usize>((bitsD >> (64 - WINDOW)) << 3));
+  for (;;) {
+    let rounds = roundsFor(atA, stopA, outA, endA);
+    rounds = min<i32>(rounds, roundsFor(atB, stopB, outB, endB));
+    rounds = min<i32>(rounds, roundsFor(atC, stopC, outC, endC));
+    rounds = min<i32>(rounds, roundsFor(atD, stopD, outD, endD));
+    if (rounds <= 0) break;
+    let long: u64 = 0;
+    do {
+      let bitsA = loadMarked(stream, atA);
+      let bitsB = loadMarked(stream, atB);
+      let bitsC = loadMarked(stream, atC);
+      let bitsD = loadMarked(stream, atD);
+      let a = lookUp(table, bitsA);
       store<u32>(outA, <u32>a);
-      store<u32>(outB, <u32>b);
-      store<u32>(outC, <u32>c);
-      store<u32>(outD, <u32>d);
       outA += <u32>(a >> 40);
+      bitsA <<= a >> 32;
+      let b = lookUp(table, bitsB);
+      store<u32>(outB, <u32>b);
       outB += <u32>(b >> 40);
+      bitsB <<= b >> 32;
+      let c = lookUp(table, bitsC);
+      store<u32>(outC, <u32>c);
       outC += <u32>(c >> 40);
+      bitsC <<= c >> 32;
+      let d = lookUp(table, bitsD);
+      store<u32>(outD, <u32>d);
       outD += <u32>(d >> 40);
-      const usedA = (a >> 32) & 0xff, usedB = (b >> 32) & 0xff, usedC = (c >> 32) & 0xff, usedD = (d >> 32) & 0xff;
-      bitsA <<= usedA;
-      bitsB <<= usedB;
-      bitsC <<= usedC;
-      bitsD <<= usedD;
-      atA += <i32>usedA;
-      atB += <i32>usedB;
-      atC += <i32>usedC;
-      atD += <i32>usedD;
-      stuck = usedA == 0 || usedB == 0 || usedC == 0 || usedD == 0;
-    }
-    if (stuck) {
-      // A long code at the head of a stream: take it by the rows.
-      const a = decodeSlow(loadBits(stream, atA), luts, rows);
-      const b = decodeSlow(loadBits(stream, atB), luts, rows);
-      const c = decodeSlow(loadBits(stream, atC), luts, rows);
-      const d = decodeSlow(loadBits(stream, atD), luts, rows);
-      if (a >> 8 == 0 || b >> 8 == 0 || c >> 8 == 0 || d >> 8 == 0 || outA >= endA || outB >= endB || outC >= endC || outD >= endD) break;
-      store<u8>(outA++, <u8>a);
-      store<u8>(outB++, <u8>b);
-      store<u8>(outC++, <u8>c);
-      store<u8>(outD++, <u8>d);
-      atA += a >> 8;
-      atB += b >> 8;
-      atC += c >> 8;
-      atD += d >> 8;
-    }
+      bitsD <<= d >> 32;
+
+      a = lookUp(table, bitsA);
+      store<u32>(outA, <u32>a);
+      outA += <u32>(a >> 40);
+      bitsA <<= a >> 32;
+      b = lookUp(table, bitsB);
+      store<u32>(outB, <u32>b);
+      outB += <u32>(b >> 40);
+      bitsB <<= b >> 32;
+      c = lookUp(table, bitsC);
+      store<u32>(outC, <u32>c);
+      outC += <u32>(c >> 40);
+      bitsC <<= c >> 32;
+      d = lookUp(table, bitsD);
+      store<u32>(outD, <u32>d);
+      outD += <u32>(d >> 40);
+      bitsD <<= d >> 32;
+
+      a = lookUp(table, bitsA);
+      store<u32>(outA, <u32>a);
+      outA += <u32>(a >> 40);
+      bitsA <<= a >> 32;
+      b = lookUp(table, bitsB);
+      store<u32>(outB, <u32>b);
+      outB += <u32>(b >> 40);
+      bitsB <<= b >> 32;
+      c = lookUp(table, bitsC);
+      store<u32>(outC, <u32>c);
+      outC += <u32>(c >> 40);
+      bitsC <<= c >> 32;
+      d = lookUp(table, bitsD);
+      store<u32>(outD, <u32>d);
+      outD += <u32>(d >> 40);
+      bitsD <<= d >> 32;
+
+      a = lookUp(table, bitsA);
+      store<u32>(outA, <u32>a);
+      outA += <u32>(a >> 40);
+      bitsA <<= a >> 32;
+      b = lookUp(table, bitsB);
+      store<u32>(outB, <u32>b);
+      outB += <u32>(b >> 40);
+      bitsB <<= b >> 32;
+      c = lookUp(table, bitsC);
+      store<u32>(outC, <u32>c);
+      outC += <u32>(c >> 40);
+      bitsC <<= c >> 32;
+      d = lookUp(table, bitsD);
+      store<u32>(outD, <u32>d);
+      outD += <u32>(d >> 40);
+      bitsD <<= d >> 32;
+
+      a = lookUp(table, bitsA);
+      store<u32>(outA, <u32>a);
+      outA += <u32>(a >> 40);
+      bitsA <<= a >> 32;
+      b = lookUp(table, bitsB);
+      store<u32>(outB, <u32>b);
+      outB += <u32>(b >> 40);
+      bitsB <<= b >> 32;
+      c = lookUp(table, bitsC);
+      store<u32>(outC, <u32>c);
+      outC += <u32>(c >> 40);
+      bitsC <<= c >> 32;
+      d = lookUp(table, bitsD);
+      store<u32>(outD, <u32>d);
+      outD += <u32>(d >> 40);
+      bitsD <<= d >> 32;
+
+      long = a | b | c | d;
+      atA += <i32>ctz(bitsA);
+      atB += <i32>ctz(bitsB);
+      atC += <i32>ctz(bitsC);
+      atD += <i32>ctz(bitsD);
+    } while ((long & LONG) == 0 && --rounds > 0);
+    if ((long & LONG) == 0) continue;
+    // A long code at the head of a stream: all four take one by the rows.
+    if (outA >= endA || outB >= endB || outC >= endC || outD >= endD || atA >= stopA || atB >= stopB || atC >= stopC || atD >= stopD) break;
+    const slowA = decodeSlow(loadBits(stream, atA), luts, rows);
+    const slowB = decodeSlow(loadBits(stream, atB), luts, rows);
+    const slowC = decodeSlow(loadBits(stream, atC), luts, rows);
+    const slowD = decodeSlow(loadBits(stream, atD), luts, rows);
+    if (slowA >> 8 == 0 || slowB >> 8 == 0 || slowC >> 8 == 0 || slowD >> 8 == 0) break;
+    store<u8>(outA++, <u8>slowA);
+    store<u8>(outB++, <u8>slowB);
+    store<u8>(outC++, <u8>slowC);
+    store<u8>(outD++, <u8>slowD);
+    atA += slowA >> 8;
+    atB += slowB >> 8;
+    atC += slowC >> 8;
+    atD += slowD >> 8;
   }
-  store<i32>(jobs, decodeBlock(stream, atA, stopA, luts, rows, table, outA, endA - outA));
+  store<i32>(jobs, decodeBlock(stream, atA, stopA, luts, rows, table, outA, endA - outA), 0);
   store<i32>(jobs, decodeBlock(stream, atB, stopB, luts, rows, table, outB, endB - outB), 16);
   store<i32>(jobs, decodeBlock(stream, atC, stopC, luts, rows, table, outC, endC - outC), 32);
   store<i32>(jobs, decodeBlock(stream, atD, stopD, luts, rows, table, outD, endD - outD), 48);

@@ -39,7 +39,7 @@ function encode(parts: readonly Uint8Array[], splitPositions: readonly number[],
   if ("refusal" in code) return code;
   const encodedExponent = new Uint8Array(code.streamBytes);
   const signMantissa = new Uint8Array(code.elements);
-  const encoder = createUnitEncoder("", code, workspace, { check: false });
+  const encoder = createUnitEncoder("", code, workspace);
   let streamAt = 0;
   let element = 0;
   for (const piece of pieces(parts)) {

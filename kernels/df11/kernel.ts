@@ -3,11 +3,26 @@
  * @module
  */
 export interface Df11Kernel {
-  countExponents(x: number, count: number, tables: number): void;
-  splitSignMantissa(x: number, count: number, out: number): void;
-  mergePatterns(exponents: number, signMantissa: number, count: number, out: number): void;
-  encodeExponents(x: number, count: number, codes: number, stream: number, gaps: number, positions: number, state: number): number;
+  countExponents(x: number, count: number, single: number): void;
+  countQuads(x: number, count: number, base: number, quads: number, single: number): void;
+  foldQuads(base: number, quads: number, single: number): void;
+  buildQuads(codes: number, base: number, quads: number): void;
+  encodeStrip(
+    x: number,
+    count: number,
+    codes: number,
+    base: number,
+    quads: number,
+    scratch: number,
+    stream: number,
+    rest: number,
+    gaps: number,
+    positions: number,
+    state: number,
+    limit: number,
+  ): number;
   packGaps(gaps: number, windows: number, out: number): void;
+  mergePatterns(exponents: number, signMantissa: number, count: number, out: number): void;
   buildTable(luts: number, rows: number, table: number): void;
   decodeBlock(stream: number, at: number, endBit: number, luts: number, rows: number, table: number, out: number, count: number): number;
   decodeFour(stream: number, luts: number, rows: number, table: number, jobs: number): void;

@@ -1,24 +1,27 @@
 /**
  * Encodes a unit strip by strip, in memory that does not grow with the unit
- * (but for one byte a 64-bit window), and decodes every block it has written
- * before the next strip.
+ * (but for one byte a 64-bit window).
  * @module
  */
-import { InputError, NumericError, VerifyError } from "../../core/errors.ts";
+import { InputError, NumericError } from "../../core/errors.ts";
 import { END, type CodeWord } from "../../formats/encodings/dfloat11/code-table.ts";
 import { planUnit } from "../../formats/encodings/dfloat11/encode.ts";
 import { BLOCK_BYTES, BYTES_PER_THREAD, GAP_BYTES_PER_BLOCK, type Df11Refusal } from "../../formats/encodings/dfloat11/fields.ts";
 import { wasm } from "../generated/df11.wasm.ts";
 import type { Region, Workspace } from "../load-wasm.ts";
-import { bufferOf, createBlockDecoder, LOOK_AHEAD, MAX_ELEMENTS_PER_BLOCK, type BlockDecoder } from "./blocks.ts";
 import type { Df11Kernel } from "./kernel.ts";
 
-/** Elements of a strip, at most. */
-export const STRIP: number = 2 ** 20;
+/** Elements of a strip, at most: strip and output together stay in a second-level cache. */
+export const STRIP: number = 2 ** 18;
 const WINDOWS_PER_BLOCK = BLOCK_BYTES / BYTES_PER_THREAD;
-/** Blocks whose codes may still be waiting for their last bits when a strip ends. */
-const OPEN_BLOCKS = 3;
-const CARRY = OPEN_BLOCKS * MAX_ELEMENTS_PER_BLOCK;
+/** Consecutive exponents that have a rank of their own in the kernels' tables of four. */
+const RANKS = 15;
+/** Bytes of a table by four ranks. */
+const QUAD_TABLE_BYTES = 4 * 2 ** 16;
+/** Fewer elements are counted one by one: clearing and adding up a table of four costs more. */
+const MIN_QUAD_ELEMENTS = 2 ** 14;
+/** Counts are added up before 32 bits could overflow. */
+const MAX_UNFOLDED = 2 ** 31;
 
 /** The code of a unit and the sizes that follow from its histogram. */
 export interface UnitCode {
@@ -28,6 +31,8 @@ export interface UnitCode {
   readonly totalBits: number;
   readonly streamBytes: number;
   readonly blocks: number;
+  /** First of the exponents that have ranks: those 15 that occur most. */
+  readonly base: number;
 }
 
 /** @param counts - occurrences by exponent, length 256. */
@@ -37,7 +42,17 @@ export function planCode(counts: Float64Array): UnitCode | { readonly refusal: D
   const totalBits = plan.table.reduce((sum, { symbol, length }) => (symbol === END ? sum : sum + counts[symbol]! * length), 0);
   const streamBytes = Math.ceil(totalBits / 8);
   const elements = counts.reduce((sum, count) => sum + count, 0);
-  return { ...plan, elements, totalBits, streamBytes, blocks: Math.ceil(streamBytes / BLOCK_BYTES) };
+  return { ...plan, elements, totalBits, streamBytes, blocks: Math.ceil(streamBytes / BLOCK_BYTES), base: baseOf(counts) };
+}
+
+/** First of the consecutive exponents that occur most together. */
+function baseOf(counts: Float64Array): number {
+  let [base, most] = [0, -1];
+  for (let first = 0; first + RANKS <= counts.length; first++) {
+    const found = counts.subarray(first, first + RANKS).reduce((sum, count) => sum + count, 0);
+    if (found > most) [base, most] = [first, found];
+  }
+  return base;
 }
 
 /** Adds up exponents of bf16 patterns. The caller marks before and releases after. */
@@ -46,22 +61,50 @@ export interface ExponentCounter {
   readonly input: Region;
   /** Counts `elements` patterns at `input`. */
   add(elements: number): void;
+  /** Occurrences by exponent so far, length 256. */
   readonly counts: Float64Array;
 }
 
 export function createExponentCounter(workspace: Workspace): ExponentCounter {
   const kernel = workspace.kernel<Df11Kernel>(wasm);
   const input = workspace.take(2 * STRIP);
-  const tables = workspace.take(4096);
+  const single = workspace.take(4 * 256);
+  const quads = workspace.take(QUAD_TABLE_BYTES);
   const counts = new Float64Array(256);
+  workspace.bytes(single).fill(0);
+  let base: number | undefined;
+  let unfolded = 0;
+  const fold = (): void => {
+    if (unfolded === 0) return;
+    if (base !== undefined) {
+      kernel.foldQuads(base, quads.at, single.at);
+      workspace.bytes(quads).fill(0);
+    }
+    new Uint32Array(workspace.memory.buffer, single.at, 256).forEach((count, exponent) => (counts[exponent]! += count));
+    workspace.bytes(single).fill(0);
+    unfolded = 0;
+  };
   return {
     input,
-    counts,
+    get counts() {
+      fold();
+      return counts;
+    },
     add(elements) {
-      workspace.bytes(tables).fill(0);
-      kernel.countExponents(input.at, elements, tables.at);
-      const found = new Uint32Array(workspace.memory.buffer, tables.at, 1024);
-      for (let i = 0; i < 1024; i++) counts[i % 256]! += found[i]!;
+      if (unfolded + elements > MAX_UNFOLDED) fold();
+      if (elements < MIN_QUAD_ELEMENTS) kernel.countExponents(input.at, elements, single.at);
+      else {
+        if (base === undefined) {
+          // The first weights tell well enough which exponents are frequent; the others only take longer.
+          fold();
+          kernel.countExponents(input.at, MIN_QUAD_ELEMENTS, single.at);
+          base = baseOf(Float64Array.from(new Uint32Array(workspace.memory.buffer, single.at, 256)));
+          workspace.bytes(single).fill(0);
+          workspace.bytes(quads).fill(0);
+        }
+        kernel.countQuads(input.at, elements, base, quads.at, single.at);
+      }
+      unfolded += elements;
     },
   };
 }
@@ -75,9 +118,9 @@ export interface EncodedStrip {
 export interface UnitEncoder {
   /** Where to put the next `elements` patterns (at most STRIP), little-endian bytes. */
   input(elements: number): Uint8Array;
-  /** Encodes what was put there. @throws {VerifyError} when it does not decode to that. */
+  /** Encodes what was put there. */
   push(elements: number): EncodedStrip;
-  /** The stream's last bytes and the index. @throws {VerifyError}; {NumericError} when the patterns were not those that were counted. */
+  /** The stream's last bytes and the index. @throws {NumericError} when the patterns were not those that were counted. */
   finish(): { readonly stream: Uint8Array; readonly gaps: Uint8Array; readonly outputPositions: Uint32Array };
 }
 
@@ -85,106 +128,68 @@ export interface UnitEncoder {
  * The caller marks before and releases after.
  *
  * @param name - for messages.
- * @param check - decode every block and compare it with the patterns that went in.
  */
-export function createUnitEncoder(name: string, code: UnitCode, workspace: Workspace, { check }: { readonly check: boolean }): UnitEncoder {
-  const { table, luts, elements, totalBits, blocks, streamBytes } = code;
+export function createUnitEncoder(name: string, code: UnitCode, workspace: Workspace): UnitEncoder {
+  const { table, elements, totalBits, blocks, base } = code;
   const kernel = workspace.kernel<Df11Kernel>(wasm);
   const windows = blocks * WINDOWS_PER_BLOCK;
   const codes = workspace.take(256 * 8);
   const words = new BigUint64Array(workspace.memory.buffer, codes.at, 256).fill(0n);
   for (const { symbol, length, bits } of table) if (symbol !== END) words[symbol] = (BigInt(bits) << 6n) | BigInt(length);
+  const quads = workspace.take(QUAD_TABLE_BYTES);
+  // A few codes are taken one by one sooner than a table is filled.
+  if (elements < MIN_QUAD_ELEMENTS) workspace.bytes(quads).fill(0xff);
+  else kernel.buildQuads(codes.at, base, quads.at);
   const gaps = workspace.take(windows + 64);
   const positions = workspace.take(4 * (blocks + 2));
   const state = workspace.take(24);
+  const scratch = workspace.take(2048 + 64);
   const strip = Math.min(STRIP, elements);
-  // What is not checked yet stays in front of what comes next.
-  const source = workspace.take(2 * (CARRY + strip) + 64);
-  const rest = workspace.take(CARRY + strip + 64);
-  // A code is at most 32 bits, so a strip writes at most one word an element.
-  const stream = workspace.take((OPEN_BLOCKS + 1) * BLOCK_BYTES + 4 * strip + 64);
+  const source = workspace.take(2 * strip + 64);
+  const rest = workspace.take(strip + 64);
+  // A code is at most 32 bits; a window may have been begun before.
+  const stream = workspace.take(4 * strip + 64);
   workspace.bytes(gaps).fill(0);
   workspace.bytes(state).fill(0);
   const positionWords = (): Uint32Array => new Uint32Array(workspace.memory.buffer, positions.at, blocks + 2);
-  const gapBytes = (): Uint8Array => workspace.bytes({ at: gaps.at, byteLength: windows });
   positionWords().fill(elements);
   positionWords()[0] = 0;
-  const exponents = check ? workspace.take(CARRY + strip + 128) : undefined;
-  const merged = check ? workspace.take(2 * (CARRY + strip) + 64) : undefined;
-  const decoder: BlockDecoder | undefined = check
-    ? createBlockDecoder(
-        name,
-        luts,
-        {
-          position: (block) => positionWords()[block]!,
-          gap: (block) => gapBytes()[WINDOWS_PER_BLOCK * block]!,
-          blocks,
-          elements,
-          streamBytes,
-        },
-        workspace,
-      )
-    : undefined;
-  /** Blocks checked; elements and stream bytes held in front, which begin where block `checked` begins. */
-  let checked = 0;
-  let heldElements = 0;
-  let heldBytes = 0;
   let done = 0;
-
-  const moveDown = (region: Region, from: number, length: number): void => {
-    new Uint8Array(workspace.memory.buffer).copyWithin(region.at, region.at + from, region.at + from + length);
-  };
-  const mismatch = (text: string): VerifyError =>
-    new VerifyError("verify.mismatch", `DFloat11 unit ${name}: what was encoded does not decode to what was read (${text})`, {
-      unit: name,
-    });
-
-  function checkBlocks(last: number): void {
-    const from = positionWords()[checked]!;
-    const count = positionWords()[last]! - from;
-    if (decoder !== undefined && last > checked) {
-      decoder.decodeRun({ first: checked, last, stream: stream.at, exponents: exponents!.at });
-      kernel.mergePatterns(exponents!.at, rest.at, count, merged!.at);
-      const same = bufferOf(workspace, { at: merged!.at, byteLength: 2 * count }).equals(
-        bufferOf(workspace, { at: source.at, byteLength: 2 * count }),
-      );
-      if (!same) throw mismatch(`blocks ${checked} to ${last}`);
-    }
-    heldElements -= count;
-    heldBytes -= (last - checked) * BLOCK_BYTES;
-    moveDown(source, 2 * count, 2 * heldElements);
-    moveDown(rest, count, heldElements);
-    moveDown(stream, (last - checked) * BLOCK_BYTES, Math.max(0, heldBytes));
-    checked = last;
-  }
 
   return {
     input(count) {
       if (count > strip || done + count > elements) {
         throw new InputError("input.shape", `unit ${name}: ${done + count} elements, ${elements} were counted`, { unit: name });
       }
-      // The last strip's blocks are checked when the next one is asked for: until then its views are the caller's.
-      const last = Math.min(blocks, Math.floor(Math.max(0, checked * BLOCK_BYTES + heldBytes - LOOK_AHEAD) / BLOCK_BYTES));
-      if (last > checked) checkBlocks(last);
-      return workspace.bytes({ at: source.at + 2 * heldElements, byteLength: 2 * count });
+      return workspace.bytes({ at: source.at, byteLength: 2 * count });
     },
     push(count) {
-      const [at, restAt, streamAt] = [source.at + 2 * heldElements, rest.at + heldElements, stream.at + heldBytes];
-      const bytes = 4 * kernel.encodeExponents(at, count, codes.at, streamAt, gaps.at, positions.at, state.at);
-      kernel.splitSignMantissa(at, count, restAt);
-      heldElements += count;
-      heldBytes += bytes;
+      const written = kernel.encodeStrip(
+        source.at,
+        count,
+        codes.at,
+        base,
+        quads.at,
+        scratch.at,
+        stream.at,
+        rest.at,
+        gaps.at,
+        positions.at,
+        state.at,
+        // A changed source must not make the index longer than its memory.
+        windows,
+      );
       done += count;
       return {
-        stream: workspace.bytes({ at: streamAt, byteLength: bytes }),
-        signMantissa: workspace.bytes({ at: restAt, byteLength: count }),
+        stream: workspace.bytes({ at: stream.at, byteLength: BYTES_PER_THREAD * written }),
+        signMantissa: workspace.bytes({ at: rest.at, byteLength: count }),
       };
     },
     finish() {
       const tail = new DataView(workspace.memory.buffer, state.at, 24);
       const held = tail.getUint32(8, true);
-      const written = 4 * tail.getUint32(12, true);
-      if (done !== elements || 8 * written + held !== totalBits) {
+      const written = 8 * BYTES_PER_THREAD * tail.getUint32(12, true) + held;
+      if (done !== elements || written !== totalBits) {
         throw new NumericError(
           "numeric.no-data",
           `unit ${name}: the weights changed while they were read; leave the source alone and start again`,
@@ -192,20 +197,18 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
         );
       }
       const end = table.find(({ symbol }) => symbol === END)!;
-      const last = finishStream(tail.getBigUint64(0, true), held, end);
-      workspace.bytes({ at: stream.at + heldBytes, byteLength: last.length }).set(last);
-      heldBytes += last.length;
-      workspace.bytes({ at: stream.at + heldBytes, byteLength: 2 * LOOK_AHEAD }).fill(0);
       positionWords()[blocks] = elements;
       // No code starts where the last one ends on a byte boundary: the end symbol is not written there.
+      const gapBytes = workspace.bytes({ at: gaps.at, byteLength: windows });
       const endWindow = Math.floor(totalBits / (8 * BYTES_PER_THREAD));
-      if (totalBits % 8 === 0 && endWindow < windows && tail.getUint32(16, true) === elements && gapBytes()[endWindow] === totalBits % 64) {
-        gapBytes()[endWindow] = 0;
-      }
-      checkBlocks(blocks);
+      if (totalBits % 8 === 0 && endWindow < windows && gapBytes[endWindow] === totalBits % 64) gapBytes[endWindow] = 0;
       const packed = workspace.take(blocks * GAP_BYTES_PER_BLOCK);
       kernel.packGaps(gaps.at, windows, packed.at);
-      return { stream: last, gaps: workspace.bytes(packed).slice(), outputPositions: positionWords().slice(0, blocks + 1) };
+      return {
+        stream: finishStream(tail.getBigUint64(0, true), held, end),
+        gaps: workspace.bytes(packed).slice(),
+        outputPositions: positionWords().slice(0, blocks + 1),
+      };
     },
   };
 }

@@ -8,13 +8,10 @@ import type { TensorSpec } from "../../formats/containers/container.ts";
 import { refuseLaunch } from "../../formats/encodings/dfloat11/encode.ts";
 import { BLOCK_BYTES } from "../../formats/encodings/dfloat11/fields.ts";
 import { memberRanges, readUnitIndex, storedTensors, SUFFIXES } from "../../formats/layouts/dfloat11/stored.ts";
-import { createBlockDecoder, indexOf, LOOK_AHEAD } from "../../kernels/df11/blocks.ts";
+import { BATCH, createBlockDecoder, indexOf } from "../../kernels/df11/blocks.ts";
 import { createExponentCounter, createUnitEncoder, planCode, STRIP, type UnitCode } from "../../kernels/df11/unit-encoder.ts";
 import type { JobContext } from "../../kernels/pool.ts";
 import type { DecodedSink, SourceUnit, StoredUnit, UnitCodec, UnitSink, UnitSurvey } from "./codec.ts";
-
-/** Blocks decoded at a time: half a megabyte of weights and more. */
-const BATCH_BLOCKS = 64;
 
 export const df11Codec: UnitCodec = {
   name: "df11",
@@ -61,7 +58,7 @@ async function survey(unit: SourceUnit, context: JobContext): Promise<UnitSurvey
 async function surveyLaunch(unit: SourceUnit, code: UnitCode, context: JobContext): Promise<ReturnType<typeof refuseLaunch>> {
   const shortest = code.table.reduce((least, { length }) => Math.min(least, length), Infinity);
   if (shortest > 1) return undefined;
-  const encoder = createUnitEncoder(unit.name, code, context.workspace, { check: false });
+  const encoder = createUnitEncoder(unit.name, code, context.workspace);
   for (const { index, offset, elements } of strips(unit)) {
     await context.breathe();
     await unit.tensors[index]!.readInto(offset, encoder.input(elements));
@@ -85,7 +82,7 @@ async function encode(
   const { workspace } = context;
   const mark = workspace.mark();
   try {
-    const encoder = createUnitEncoder(name, code, workspace, { check: true });
+    const encoder = createUnitEncoder(name, code, workspace);
     let streamAt = 0;
     let element = 0;
     for (const { index, offset, elements } of strips(unit)) {
@@ -164,21 +161,19 @@ async function decode(
     const blocks = indexOf(index);
     const decoder = createBlockDecoder(name, index.luts, blocks, workspace);
     let member = 0;
-    for (let first = 0; first < blocks.blocks; first += BATCH_BLOCKS) {
+    for (let first = 0; first < blocks.blocks; first += BATCH) {
       await context.breathe();
-      const last = Math.min(first + BATCH_BLOCKS, blocks.blocks);
+      const last = Math.min(first + BATCH, blocks.blocks);
       const [from, to] = [blocks.position(first), blocks.position(last)];
-      const stream = new Uint8Array(Math.min(last * BLOCK_BYTES + LOOK_AHEAD, blocks.streamBytes) - first * BLOCK_BYTES);
+      const { stream, signMantissa } = decoder.input(first, last);
       await part("encoded_exponent").readInto(first * BLOCK_BYTES, stream);
-      const signMantissa = new Uint8Array(to - from);
       await part("sign_mantissa").readInto(from, signMantissa);
-      const out = new Uint8Array(2 * (to - from));
-      decoder.decode(first, last, stream, signMantissa, out);
+      const patterns = decoder.run();
       for (let at = from; at < to;) {
         while (ranges[member]!.to <= at) member++;
         const range = ranges[member]!;
         const until = Math.min(to, range.to);
-        await emit(member, 2 * (at - range.from), out.subarray(2 * (at - from), 2 * (until - from)));
+        await emit(member, 2 * (at - range.from), patterns.subarray(2 * (at - from), 2 * (until - from)));
         at = until;
       }
       context.progress(2 * (to - from));

@@ -3,11 +3,10 @@
  * @module
  */
 import { createHash, type Hash } from "node:crypto";
-import { open, type FileHandle } from "node:fs/promises";
-import type { DType } from "../../core/dtype.ts";
-import { FormatError } from "../../core/errors.ts";
+import { closeSync, openSync, readSync, writeSync } from "node:fs";
+import { byteLength, type DType } from "../../core/dtype.ts";
+import { FormatError, VerifyError } from "../../core/errors.ts";
 import type { TensorSpec } from "../../formats/containers/container.ts";
-import { writeRange } from "../../formats/containers/atomic.ts";
 import type { JobContext } from "../../kernels/pool.ts";
 import type { HeldSurvey, ReadableTensor, SourceUnit, UnitSurvey } from "./codec.ts";
 import { CODECS } from "./codecs.ts";
@@ -82,7 +81,7 @@ export async function run(task: LosslessTask, context: JobContext): Promise<Loss
         return task satisfies never;
     }
   } finally {
-    await files.close();
+    files.close();
   }
 }
 
@@ -95,16 +94,16 @@ function sourceUnit({ name, tensors }: UnitRef, files: Files): SourceUnit {
 }
 
 function readable(range: FileRange, files: Files): ReadableTensor {
-  const { name, dtype, shape, byteLength, castFrom } = range;
+  const { name, dtype, shape, castFrom } = range;
   return {
     name,
     dtype,
     shape,
-    byteLength,
-    readInto: (offset, out) =>
-      castFrom === undefined
-        ? files.read(range.path, range.offset + offset, out, name)
-        : readCast(castFrom, offset, out, (at, bytes) => files.read(range.path, range.offset + at, bytes, name)),
+    byteLength: range.byteLength,
+    async readInto(offset, out) {
+      if (castFrom === undefined) files.read(range.path, range.offset + offset, out, name);
+      else await readCast(castFrom, offset, out, async (at, bytes) => files.read(range.path, range.offset + at, bytes, name));
+    },
   };
 }
 
@@ -132,17 +131,53 @@ async function encodeUnit(
   files: Files,
   context: JobContext,
 ): Promise<Readonly<Record<string, string>>> {
+  const codec = codecOf(task.codec);
+  const source = sourceUnit(task.unit, files);
   const hashes = new Hashes(task.unit.tensors.map(({ name }) => name));
   const sink = {
-    write: (tensor: string, offset: number, bytes: Uint8Array): Promise<void> => {
+    async write(tensor: string, offset: number, bytes: Uint8Array): Promise<void> {
       const place = task.places.get(tensor)!;
-      return files.write(place.path, place.offset + offset, bytes);
+      files.write(place.path, place.offset + offset, bytes);
     },
   };
-  await codecOf(task.codec).encode(sourceUnit(task.unit, files), task.survey, sink, context, (tensor, _offset, bytes) =>
-    hashes.add(tensor, bytes),
-  );
+  // Half of the work is encoding, half is reading it back.
+  const half: JobContext = { ...context, progress: (bytes) => context.progress(bytes / 2) };
+  await codec.encode(source, task.survey, sink, half, (tensor, _offset, bytes) => hashes.add(tensor, bytes));
+  await compareStored(task, source, files, half);
   return hashes.finish();
+}
+
+/**
+ * Decodes the unit from the file it was written to and compares it with the source, read once more.
+ *
+ * @throws {VerifyError} `verify.mismatch`.
+ */
+async function compareStored(
+  { codec, unit, survey, places }: Extract<LosslessTask, { kind: "encode" }>,
+  source: SourceUnit,
+  files: Files,
+  context: JobContext,
+): Promise<void> {
+  const ranges = survey.stored.map((spec) => ({ ...spec, ...places.get(spec.name)!, byteLength: byteLength(spec.dtype, spec.shape) }));
+  const stored = new Map(ranges.map((range) => [range.name, readable(range, files)]));
+  const mismatch = (what: string, cause?: unknown): VerifyError =>
+    new VerifyError(
+      "verify.mismatch",
+      `unit ${unit.name}: what was written does not decode to the source: ${what}`,
+      { unit: unit.name },
+      { cause },
+    );
+  let buffer = new Uint8Array(0);
+  try {
+    await codecOf(codec).decode(unit.name, stored, source.tensors, context, async (index, offset, bytes) => {
+      if (buffer.length < bytes.length) buffer = new Uint8Array(bytes.length);
+      const wanted = buffer.subarray(0, bytes.length);
+      await source.tensors[index]!.readInto(offset, wanted);
+      if (Buffer.compare(wanted, bytes) !== 0) throw mismatch(`${source.tensors[index]!.name} differs in the bytes from ${offset} on`);
+    });
+  } catch (error) {
+    throw error instanceof FormatError ? mismatch(error.message, error) : error;
+  }
 }
 
 async function copyTensors(copies: readonly CopyRef[], files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
@@ -155,7 +190,7 @@ async function copyTensors(copies: readonly CopyRef[], files: Files, context: Jo
       const bytes = buffer.subarray(0, Math.min(COPY_BYTES, from.byteLength - at));
       await source.readInto(at, bytes);
       hashes.add(i, bytes);
-      if (to !== undefined) await files.write(to.path, to.offset + at, bytes);
+      if (to !== undefined) files.write(to.path, to.offset + at, bytes);
       context.progress(bytes.byteLength);
     }
   }
@@ -176,7 +211,7 @@ async function decodeUnit(
   await codecOf(codec).decode(name, tensors, specs, context, async (index, offset, bytes) => {
     hashes.add(index, bytes);
     const to = members[index]!.to;
-    if (to !== undefined) await files.write(to.path, to.offset + offset, bytes);
+    if (to !== undefined) files.write(to.path, to.offset + offset, bytes);
   });
   const found = hashes.finish();
   for (const { spec, sha256 } of members) if (sha256 !== undefined && found[spec.name] !== sha256) throw changed(name, spec.name);
@@ -191,34 +226,37 @@ function changed(unit: string, tensor: string): FormatError {
   );
 }
 
-/** Open files of one task. */
+/** Open files of one task. Synchronous: a thread has one task and nothing else to do while it waits, and a thread pool in between costs more than a page of cache. */
 class Files {
-  readonly #handles = new Map<string, FileHandle>();
+  readonly #open = new Map<string, number>();
 
-  async #handle(path: string, mode: "r" | "r+"): Promise<FileHandle> {
+  #file(path: string, mode: "r" | "r+"): number {
     const key = mode + path;
-    const known = this.#handles.get(key);
-    if (known !== undefined) return known;
-    const handle = await open(path, mode);
-    this.#handles.set(key, handle);
-    return handle;
+    let file = this.#open.get(key);
+    if (file === undefined) {
+      file = openSync(path, mode);
+      this.#open.set(key, file);
+    }
+    return file;
   }
 
-  async read(path: string, offset: number, out: Uint8Array, tensor: string): Promise<void> {
-    const handle = await this.#handle(path, "r");
+  read(path: string, offset: number, out: Uint8Array, tensor: string): void {
+    const file = this.#file(path, "r");
     for (let done = 0; done < out.length;) {
-      const { bytesRead } = await handle.read(out, done, out.length - done, offset + done);
+      const bytesRead = readSync(file, out, done, out.length - done, offset + done);
       if (bytesRead === 0)
         throw new FormatError("format.truncated", `${path} ends at byte ${offset + done}, inside tensor ${tensor}`, { tensor });
       done += bytesRead;
     }
   }
 
-  async write(path: string, offset: number, bytes: Uint8Array): Promise<void> {
-    await writeRange(await this.#handle(path, "r+"), offset, bytes);
+  write(path: string, offset: number, bytes: Uint8Array): void {
+    const file = this.#file(path, "r+");
+    for (let done = 0; done < bytes.length;) done += writeSync(file, bytes, done, bytes.length - done, offset + done);
   }
 
-  async close(): Promise<void> {
-    for (const handle of this.#handles.values()) await handle.close();
+  close(): void {
+    for (const file of this.#open.values()) closeSync(file);
+    this.#open.clear();
   }
 }
