@@ -83,7 +83,7 @@ function parseValue(parser: Parser, kind: Kind, values: readonly WireField[], de
     case "tensor":
       return { kind, value: parseTensor(context, one(), "in an attribute") };
     case "graph":
-      return { kind, value: parser.graph(one(), depth + 1) };
+      return { kind, value: parser.graph([one()], depth + 1) };
     case "sparse_tensor":
       return { kind, value: parser.sparse(one()) };
     case "type_proto":
@@ -100,7 +100,7 @@ function parseValue(parser: Parser, kind: Kind, values: readonly WireField[], de
     case "tensors":
       return { kind, value: values.map((field) => parseTensor(context, message(reader, field), "in an attribute")) };
     case "graphs":
-      return { kind, value: values.map((field) => parser.graph(message(reader, field), depth + 1)) };
+      return { kind, value: values.map((field) => parser.graph([message(reader, field)], depth + 1)) };
     case "sparse_tensors":
       return { kind, value: values.map((field) => parser.sparse(message(reader, field))) };
     case "type_protos":

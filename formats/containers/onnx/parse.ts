@@ -1,8 +1,8 @@
 /**
  * ModelProto → OnnxModel: the structure in memory, tensors where they are.
  *
- * Fields that the schema does not know are kept as bytes; a message that may be there once and is there twice is refused
- * (protobuf would merge the two).
+ * Fields that the schema does not know are kept as bytes. A message that may be there once and is there twice is refused
+ * (protobuf would merge the two), but for the graph, whose pieces are put together.
  * @module
  */
 import { FormatError } from "../../../core/errors.ts";
@@ -36,8 +36,9 @@ export function parseModel(context: TensorContext): OnnxModel {
   if (reader.size === 0) throw new FormatError("format.truncated", `${reader.name} is empty`, { file: reader.name });
   const { fields, unknownFields } = reader.message({ start: 0, end: reader.size }, MODEL_PROTO);
   const parser = new Parser(context);
-  const graph = single(reader, fields, MODEL_PROTO.graph, "graph");
-  if (graph === undefined) {
+  // A graph in several pieces is one graph, by protobuf's rule for messages.
+  const graph = fields.filter(({ number }) => number === MODEL_PROTO.graph).map((field) => message(reader, field));
+  if (graph.length === 0) {
     throw new FormatError("format.missing", `${reader.name} has no graph; is it an ONNX model?`, { file: reader.name });
   }
   const modelVersion = fields.findLast(({ number }) => number === MODEL_PROTO.modelVersion);
@@ -57,7 +58,7 @@ export function parseModel(context: TensorContext): OnnxModel {
   };
 }
 
-/** The last field of a number that is a message. @throws {FormatError} `format.duplicate` */
+/** The one field of a number. @throws {FormatError} `format.duplicate` */
 function single(reader: WireReader, fields: readonly WireField[], number: number, what: string): WireField | undefined {
   const own = fields.filter((field) => field.number === number);
   if (own.length > 1)
@@ -75,7 +76,7 @@ export class Parser {
     this.#reader = context.reader;
   }
 
-  graph(range: Range, depth: number): OnnxGraph {
+  graph(ranges: readonly Range[], depth: number): OnnxGraph {
     const reader = this.#reader;
     if (depth > MAX_DEPTH) {
       throw new FormatError("format.limit", `${reader.name}: graphs nest deeper than ${MAX_DEPTH}`, {
@@ -90,9 +91,9 @@ export class Parser {
     const annotations: OnnxQuantizationAnnotation[] = [];
     const initializers = new Map<string, OnnxTensor>();
     const sparseInitializers = new Map<string, OnnxSparseTensor>();
-    const { fields, unknownFields } = reader.message(range, GRAPH_PROTO);
+    const { fields, unknownFields } = reader.message(ranges, GRAPH_PROTO);
     const add = <Item>(to: Map<string, Item>, name: string | undefined, item: Item): void => {
-      if (name === undefined || name === "") throw reader.broken(range.start, "an initializer has no name");
+      if (name === undefined || name === "") throw reader.broken(ranges[0]!.start, "an initializer has no name");
       if (initializers.has(name) || sparseInitializers.has(name)) {
         throw new FormatError("format.duplicate", `${reader.name}: two initializers are named ${JSON.stringify(name)}`, {
           file: reader.name,

@@ -81,16 +81,18 @@ export class WireReader {
 
   /** All fields of a message, by number; those of numbers not in `known`, or of another wire type, stay behind as bytes. */
   message(
-    range: Range,
+    range: Range | readonly Range[],
     known: Readonly<Record<string, number>>,
   ): { readonly fields: readonly WireField[]; readonly unknownFields?: Uint8Array } {
     const numbers = new Set(Object.values(known));
     const fields: WireField[] = [];
     const unknown: Uint8Array[] = [];
-    for (const field of this.fields(range)) {
-      this.spend(FIELD_COST);
-      if (numbers.has(field.number)) fields.push(field);
-      else unknown.push(this.bytes({ start: field.at, end: field.end }));
+    for (const piece of "start" in range ? [range] : range) {
+      for (const field of this.fields(piece)) {
+        this.spend(FIELD_COST);
+        if (numbers.has(field.number)) fields.push(field);
+        else unknown.push(this.bytes({ start: field.at, end: field.end }));
+      }
     }
     return { fields, ...(unknown.length > 0 && { unknownFields: Buffer.concat(unknown) }) };
   }
