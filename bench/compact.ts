@@ -17,9 +17,14 @@ import { createRandom } from "../core/random.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { openFileSource } from "../formats/containers/bytes.ts";
 import { openSafetensors } from "../formats/containers/safetensors/read.ts";
-import { decodeBlocks, encodePayload, headLength, parseHead } from "../formats/encodings/compact/payload.ts";
+import { decodeBlocks, encodePayload } from "../formats/encodings/compact/payload.ts";
+import { parseTail, tailLength } from "../formats/encodings/compact/tail.ts";
+import type { CompactLevel } from "../formats/encodings/compact/block.ts";
+import { sampleRows } from "../formats/encodings/compact/classes.ts";
+import { planBytes, planColumns } from "../formats/encodings/compact/ranges.ts";
+import { blocksPerRange, rangeOf, viewMatrix } from "../formats/encodings/compact/view.ts";
 import { createCompactCoder } from "../kernels/compact/coder.ts";
-import { run, type EncodeTask } from "../kernels/compact/tensor.ts";
+import { run, type CompactAnswer, type CompactTask } from "../kernels/compact/tensor.ts";
 import { createWorkspace } from "../kernels/load-wasm.ts";
 import { createPool } from "../kernels/pool.ts";
 
@@ -74,17 +79,23 @@ const coder = createCompactCoder();
 const encoded = LEVELS.map((level) =>
   tensors.map(({ dtype, shape, bytes }) => {
     const payload = place(Buffer.concat(encodePayload(dtype, shape, bytes, level, coder)));
-    const head = parseHead("tensor", dtype, shape, payload.subarray(0, headLength("tensor", payload, payload.length)), payload.length);
-    return { payload, head };
+    const tail = parseTail(
+      "tensor",
+      dtype,
+      shape,
+      payload.subarray(payload.length - tailLength("tensor", payload, payload.length)),
+      payload.length,
+    );
+    return { payload, tail };
   }),
 );
 const out = place(new Uint8Array(tensors.reduce((most, { bytes }) => Math.max(most, bytes.length), 0)));
 const timed = createCompactCoder(workspace);
 const decodeAll = (level: number, check: boolean): void => {
-  for (const [i, { payload, head }] of encoded[level]!.entries()) {
+  for (const [i, { payload, tail }] of encoded[level]!.entries()) {
     const { bytes } = tensors[i]!;
     const part = out.subarray(0, bytes.length);
-    decodeBlocks("tensor", head, 0, head.checksums.length, payload.subarray(head.headBytes), timed, part);
+    decodeBlocks("tensor", tail, 0, tail.checksums.length, payload, timed, part);
     if (check && Buffer.compare(part, bytes) !== 0) throw new Error(`tensor ${i} does not come back at level ${LEVELS[level]}`);
   }
 };
@@ -127,19 +138,29 @@ for (let round = 0; round < rounds; round++) {
 }
 rmSync(scratch, { recursive: true });
 
-/** Wall time of encoding (and checking) all tensors, largest first, by a number of workers; started beforehand. */
-async function workerSeconds(workers: number): Promise<number> {
-  const pool = createPool<EncodeTask, readonly Uint8Array[]>({
+/** Wall time of encoding (and checking) all tensors by a number of workers; started beforehand. */
+async function workerSeconds(workers: number, level: CompactLevel): Promise<number> {
+  const pool = createPool<CompactTask, CompactAnswer>({
     workers,
     module: new URL("../kernels/compact/tensor.ts", import.meta.url),
     run,
   });
-  const order = tensors.toSorted((a, b) => b.bytes.length - a.bytes.length);
-  // In shared memory, so that handing tasks over costs nothing.
-  const tasks = order.map(({ dtype, shape, bytes }): EncodeTask => {
-    const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
-    shared.set(bytes);
-    return { name: "tensor", tensor: { dtype, shape, bytes: shared }, level: "max" };
+  // In shared memory, as the tool has them: handing tasks over costs nothing. Blocks go to a place of their own, so that a round can follow.
+  const tasks = tensors.flatMap(({ dtype, shape, bytes }): CompactTask[] => {
+    const view = viewMatrix(dtype, shape);
+    if (view === undefined) return [];
+    const unit = view.rowsPerBlock * view.cols * view.elementBytes;
+    const plan = view.kind === "bytes" ? planBytes(coder.countBytes(bytes)) : planColumns(view, () => sampleRows(view, bytes), coder);
+    if (plan === undefined) return [];
+    const step = blocksPerRange(view);
+    return Array.from({ length: Math.ceil(view.blocks / step) }, (_, i): CompactTask => {
+      const part = bytes.subarray(i * step * unit, (i + 1) * step * unit);
+      const shared = new Uint8Array(new SharedArrayBuffer(part.length));
+      shared.set(part);
+      const blocks = new Uint8Array(new SharedArrayBuffer(part.length + 256));
+      const range = { name: "tensor", view: rangeOf(view, i * step, Math.min((i + 1) * step, view.blocks)), level, plan };
+      return { kind: "encode", range, bytes: shared, blocks };
+    });
   });
   let least = Infinity;
   for (let round = 0; round < 1 + rounds; round++) {
@@ -165,5 +186,7 @@ for (const [name, speed] of best) {
   const anchors = name.startsWith("zstd") || name === "memcpy" ? "" : `${ratio(name, `zstd ${step}`)}   ${ratio(name, "memcpy")}`;
   console.log(`${name.padEnd(12)} ${speed.toFixed(3)}   ${anchors}`);
 }
-const [one, two] = [await workerSeconds(1), await workerSeconds(2)];
-console.log(`two workers  ${(one / two).toFixed(2)} times one (encode and check, max)`);
+for (const level of LEVELS) {
+  const [one, two] = [await workerSeconds(1, level), await workerSeconds(2, level)];
+  console.log(`two workers  ${(one / two).toFixed(2)} times one (encode and check, ${level})`);
+}

@@ -7,30 +7,38 @@
  * @module
  */
 import { FormatError } from "../../core/errors.ts";
-import { blockBytes, HEADER_BYTES, splitBlock, STATE_MIN, wholeWords, type CompactLevel } from "../../formats/encodings/compact/block.ts";
+import { blockBytes, joinBlock, splitBlock, type BlockParts, type CompactLevel } from "../../formats/encodings/compact/block.ts";
 import { finishChecksum } from "../../formats/encodings/compact/checksum.ts";
-import {
-  columnClasses,
-  columnFactor,
-  MIN_ROWS_FOR_COLUMNS,
-  rowClass,
-  sampleStride,
-  type Classes,
-} from "../../formats/encodings/compact/classes.ts";
-import type { BlockCoder, CheckedBlock } from "../../formats/encodings/compact/coder.ts";
+import type { CheckedBlock, BlockCoder } from "../../formats/encodings/compact/coder.ts";
+import { endsStream, isSplit, partLengths, PARTS, queueLengths, QUEUES } from "../../formats/encodings/compact/huffman.ts";
+import { LANES, STATE_MIN } from "../../formats/encodings/compact/rans.ts";
 import { rawBitsBytes } from "../../formats/encodings/compact/raw-bits.ts";
 import { FLOAT_TABLES, type TensorModel } from "../../formats/encodings/compact/symbols.ts";
 import { rowsOfBlock, type MatrixView } from "../../formats/encodings/compact/view.ts";
 import { wasm } from "../generated/compact.wasm.ts";
 import { createWorkspace, type Region, type Workspace } from "../load-wasm.ts";
+import { createClassFitter } from "./fit.ts";
 import { KINDS, type CompactKernel } from "./kernel.ts";
-import { fillShuffles, fillTables, takeTables } from "./tables.ts";
+import { fillShuffles, fillTables, takeColumns, takeTables, type ColumnTables } from "./tables.ts";
 
-/** Bytes of a tensor copied into the kernels' memory at a time while classes are measured. */
+/** Bytes of a tensor copied into the kernels' memory at a time while bytes are counted. */
 const PIECE = 2 ** 20;
-/** A block's escapes: three bytes an element at most. */
-const ESCAPE_BYTES = 3;
-const MAX_ESCAPES = 65535;
+/** A block's escapes: under four bytes an element. */
+const ESCAPE_BYTES = 4;
+/** Bits of an element's code at most: how far a damaged stream can make a decoder read. */
+const CODE_BYTES = 1.5;
+const WORD_BYTES = 2;
+
+/** Rows of a block, and what kernels know them by. */
+interface Rows {
+  readonly rows: number;
+  readonly cols: number;
+  readonly count: number;
+  readonly firstRow: number;
+  /** Where their classes lie. */
+  readonly classes: number;
+  readonly columns: ColumnTables;
+}
 
 /**
  * A coder over `workspace`, whose regions it keeps: release them (by a mark taken before) only with the coder.
@@ -43,23 +51,25 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
   fillTables(workspace, floatTables, FLOAT_TABLES);
   const shuffles = workspace.take(256);
   fillShuffles(workspace.bytes(shuffles));
-  const small = workspace.take(256);
-  const lanes = { at: small.at, byteLength: 64 };
-  const states = { at: small.at + 64, byteLength: 32 };
-  const scratch = small.at + 128;
+  const lanes = workspace.take(64);
+  const states = workspace.take(4 * LANES);
+  const pointers = workspace.take(4 * QUEUES);
+  const scratch = workspace.take(128).at;
   const base = workspace.mark();
-  let prepared: { readonly model: TensorModel; readonly columns: ColumnTables; readonly mark: number } | undefined;
+  const fitter = createClassFitter(workspace, kernel, scratch);
+  let prepared:
+    { readonly model: TensorModel; readonly level: CompactLevel; readonly columns: ColumnTables; readonly mark: number } | undefined;
 
   /** Tables of the tensor's columns; kept while the same tensor goes on. */
-  function prepare(view: MatrixView, model: TensorModel): ColumnTables {
-    if (prepared?.model === model) {
+  function prepare(view: MatrixView, model: TensorModel, level: CompactLevel): ColumnTables {
+    if (prepared?.model === model && prepared.level === level) {
       workspace.release(prepared.mark);
       return prepared.columns;
     }
     workspace.release(base);
     if (view.kind === "bytes") fillTables(workspace, byteTables, model.tables);
-    const columns = takeColumns(workspace, view, model.classes);
-    prepared = { model, columns, mark: workspace.mark() };
+    const columns = takeColumns(workspace, view.cols, model.classes.columns, level);
+    prepared = { model, level, columns, mark: workspace.mark() };
     return columns;
   }
   /** Forgets the tensor: what is taken next may lie where its tables were. */
@@ -76,31 +86,31 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     workspace.bytes(region).set(bytes);
     return { at: region.at, byteLength: bytes.length };
   }
-  function placeRows({ rows }: Classes, first: number, count: number): number {
-    const part = rows.subarray(first, first + count);
-    const region = workspace.take(2 * count);
+  function placeRows(view: MatrixView, model: TensorModel, level: CompactLevel, b: number): Rows {
+    const columns = prepare(view, model, level);
+    const rows = rowsOfBlock(view, b);
+    const firstRow = b * view.rowsPerBlock;
+    const region = workspace.take(2 * rows);
     // Bytes have one class, 0, for all rows.
-    new Int16Array(workspace.memory.buffer, region.at, count).fill(0).set(part);
-    return region.at;
+    new Int16Array(workspace.memory.buffer, region.at, rows).fill(0).set(model.classes.rows.subarray(firstRow, firstRow + rows));
+    return { rows, cols: view.cols, count: rows * view.cols, firstRow, classes: region.at, columns };
   }
   function checksumAt({ at, byteLength }: Region): number {
     kernel.checksumLanes(at, byteLength, lanes.at);
     return finishChecksum(new Int32Array(workspace.memory.buffer, lanes.at, 16), byteLength);
   }
+  const setPointers = (values: readonly number[]): void => new Uint32Array(workspace.memory.buffer, pointers.at, QUEUES).set(values);
+  const getPointers = (): readonly number[] => [...new Uint32Array(workspace.memory.buffer, pointers.at, QUEUES)];
 
   function encodeBlock(view: MatrixView, model: TensorModel, level: CompactLevel, b: number, bytes: Uint8Array): CheckedBlock {
-    const { kind, cols } = view;
-    const columns = prepare(view, model);
-    const tables = kind === "bytes" ? byteTables : floatTables;
-    const rows = rowsOfBlock(view, b);
-    const count = rows * cols;
+    const { kind } = view;
+    const block = placeRows(view, model, level, b);
+    const { rows, cols, count, columns, classes } = block;
     const input = place(bytes);
-    const checksum = checksumAt(input);
     let symbols = input.at;
     let escapes: Region = { at: 0, byteLength: 0 };
     const raw = workspace.take(rawBitsBytes(kind, count));
     if (kind !== "bytes") {
-      const classes = placeRows(model.classes, b * view.rowsPerBlock, rows);
       const region = workspace.take(count);
       const space = workspace.take(ESCAPE_BYTES * count);
       const code = KINDS.indexOf(kind);
@@ -112,41 +122,54 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
       workspace.bytes(raw).fill(0);
       kernel.packRawBits(input.at, count, code, raw.at);
     }
-    const streams: Region[] = [];
-    if (level === "max") {
-      const space = workspace.take(2 * count + 64);
-      const end = space.at + 2 * count + 32;
-      workspace.bytes({ at: end, byteLength: 4 }).fill(0);
-      const begin = kernel.encodeRans(symbols, rows, cols, tables.ransCodes.at, end, states.at);
-      streams.push({ at: begin, byteLength: wholeWords(end - begin) });
-    } else {
-      for (let s = 0; s < 4; s++) {
-        const own = Math.max(0, Math.ceil((rows - s) / 4)) * cols;
-        const space = workspace.take(Math.ceil(1.5 * own) + 64);
-        const end = kernel.encodeStream(symbols, s, rows, cols, tables.huffmanCodes.at, space.at);
-        streams.push({ at: space.at, byteLength: wholeWords(end - space.at) });
-      }
+    const streams = level === "max" ? [encodeWords(kind, symbols, block)] : encodeStreams(kind, symbols, model, block);
+    const parts = {
+      states: new Uint32Array(workspace.memory.buffer, states.at, LANES),
+      raw: workspace.bytes(raw),
+      escapes: workspace.bytes(escapes),
+      streams: streams.map((stream) => workspace.bytes(stream)),
+    };
+    return { block: joinBlock(level, count, parts, bytes), checksum: checksumAt(input) };
+  }
+
+  function encodeWords(kind: MatrixView["kind"], symbols: number, { rows, cols, count }: Rows): Region {
+    const tables = kind === "bytes" ? byteTables : floatTables;
+    const space = workspace.take(WORD_BYTES * count + 64);
+    const end = space.at + WORD_BYTES * count + 32;
+    const begin = kernel.encodeRans(symbols, rows, cols, tables.ransCodes.at, end, states.at);
+    return { at: begin, byteLength: end - begin };
+  }
+
+  function encodeStreams(kind: MatrixView["kind"], symbols: number, model: TensorModel, block: Rows): readonly Region[] {
+    const { rows, cols, count, firstRow, columns, classes } = block;
+    const lengths = queueLengths(model, firstRow, rows, cols);
+    const codes = (kind === "bytes" ? byteTables : floatTables).huffmanCodes.at;
+    const encode = (at: number, length: number): Region => {
+      const space = workspace.take(Math.ceil(CODE_BYTES * length) + 64);
+      const end = kernel.encodeStream(at, length, codes, space.at);
+      return { at: space.at, byteLength: end - space.at };
+    };
+    let queues: readonly number[];
+    if (kind === "bytes") queues = startsOf(symbols, lengths);
+    else {
+      queues = lengths.map((length) => workspace.take(length + 16).at);
+      setPointers(queues);
+      kernel.toQueues(symbols, rows, cols, classes, columns.packs, columns.counts, pointers.at);
     }
-    const fixed = HEADER_BYTES[level] + raw.byteLength + wholeWords(escapes.byteLength);
-    const length = streams.reduce((sum, { byteLength }) => sum + byteLength, fixed);
-    const isPlain = length >= wholeWords(bytes.length) || escapes.byteLength > MAX_ESCAPES;
-    const block = new Uint8Array(isPlain ? wholeWords(bytes.length) : length);
-    if (isPlain) {
-      block.set(bytes);
-      return { block, checksum };
+    if (isSplit(count)) {
+      return queues.flatMap((queue, t) => {
+        const parts = partLengths(lengths[t]!);
+        return startsOf(queue, parts).map((at, p) => encode(at, parts[p]!));
+      });
     }
-    const header = new DataView(block.buffer);
-    header.setUint16(0, escapes.byteLength, true);
-    if (level === "max") block.set(workspace.bytes(states), 4);
-    else for (let s = 0; s < 3; s++) header.setUint16(2 + 2 * s, streams[s]!.byteLength / 4, true);
-    block.set(workspace.bytes(raw), HEADER_BYTES[level]);
-    block.set(workspace.bytes(escapes), HEADER_BYTES[level] + raw.byteLength);
-    let at = fixed;
-    for (const stream of streams) {
-      block.set(workspace.bytes(stream), at);
-      at += stream.byteLength;
+    const all = workspace.take(count);
+    const to = workspace.bytes(all);
+    let at = 0;
+    for (const [t, length] of lengths.entries()) {
+      to.set(workspace.bytes({ at: queues[t]!, byteLength: length }), at);
+      at += length;
     }
-    return { block, checksum };
+    return [encode(all.at, count)];
   }
 
   function decodeBlock(
@@ -158,109 +181,84 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     block: Uint8Array,
     out: Uint8Array,
   ): number {
-    const { kind, cols } = view;
+    const { kind } = view;
     const parts = splitBlock(name, view, level, b, block);
-    const columns = prepare(view, model);
+    const facts = placeRows(view, model, level, b);
+    const { rows, cols, count, columns, classes } = facts;
     if (parts.plain !== undefined) {
       out.set(parts.plain);
       return checksumAt(place(parts.plain));
     }
     const isHere = out.buffer === workspace.memory.buffer && out.length === blockBytes(view, b);
     const decoded = isHere ? { at: out.byteOffset, byteLength: out.length } : workspace.take(blockBytes(view, b));
-    const rows = rowsOfBlock(view, b);
-    const count = rows * cols;
     const code = KINDS.indexOf(kind);
-    const classes = placeRows(model.classes, b * view.rowsPerBlock, rows);
-    const raw = workspace.take(count + 64);
-    let signs = 0;
+    // All parts at once, and as far behind them as a damaged stream could make a kernel read.
+    const placed = place(block, WORD_BYTES * count);
+    const at = (part: Uint8Array): number => placed.at + part.byteOffset - block.byteOffset;
+    let raw = at(parts.raw);
+    const signs = kind === "f16" ? raw + 4 * Math.ceil(count / 4) : 0;
     if (kind === "bf16") {
-      const packed = place(parts.raw);
-      kernel.unpackRawBits(packed.at, count, raw.at);
-    } else if (kind === "f16") {
-      workspace.bytes({ at: raw.at, byteLength: count }).set(parts.raw.subarray(0, count));
-      signs = place(parts.raw.subarray(wholeWords(count))).at;
+      const region = workspace.take(count + 64);
+      kernel.unpackRawBits(raw, count, region.at);
+      raw = region.at;
     }
-    const escapes = place(parts.escapes);
     const fail = (text: string): FormatError => new FormatError("format.field", `${name}: ${text}`, { block: name });
+    let escaped: number;
     if (level === "max") {
       const stream = parts.streams[0]!;
-      // As far as a damaged stream could make it read.
-      const words = place(stream, 2 * count);
-      new Uint32Array(workspace.memory.buffer, states.at, 8).set(parts.states);
-      const end = kernel.decodeRans(
-        ...([words.at, states.at, rows, cols, code, classes, columns.zeros, columns.slotOffsets, columns.stride] as const),
-        ...([(kind === "bytes" ? byteTables : floatTables).bySlot.at, shuffles.at, raw.at, signs] as const),
-        ...([escapes.at, escapes.byteLength, scratch, decoded.at] as const),
+      const words = at(stream);
+      new Uint32Array(workspace.memory.buffer, states.at, LANES).set(parts.states);
+      escaped = kernel.decodeRans(
+        ...([words, states.at, rows, cols, code, classes, columns.zeros, columns.slotOffsets, columns.stride] as const),
+        ...([(kind === "bytes" ? byteTables : floatTables).bySlot.at, shuffles.at, raw, signs] as const),
+        ...([at(parts.escapes), parts.escapes.length, scratch, decoded.at] as const),
       );
-      if (end === 0) throw fail("its escapes and their bytes end apart");
-      const isDone = wholeWords(end - words.at) === stream.length;
-      if (!isDone || !new Uint32Array(workspace.memory.buffer, states.at, 8).every((state) => state === STATE_MIN)) {
-        throw fail("the stream and the elements end apart");
-      }
+      const left = stream.length - (escaped - words);
+      const ended =
+        left >= 0 && left < 4 && new Uint32Array(workspace.memory.buffer, states.at, LANES).every((state) => state === STATE_MIN);
+      if (escaped !== 0 && !ended) throw fail("streams and elements end apart");
     } else {
-      const places = new Uint32Array(4);
-      for (const [s, stream] of parts.streams.entries()) {
-        const own = Math.max(0, Math.ceil((rows - s) / 4)) * cols;
-        places[s] = place(stream, Math.ceil(1.5 * own)).at;
+      const lengths = queueLengths(model, facts.firstRow, rows, cols);
+      const queues = kind === "bytes" ? startsOf(decoded.at, lengths) : lengths.map((length) => workspace.take(length + 16).at);
+      if (!decodeStreams(kind, parts, at, lengths, queues)) throw fail("streams and elements end apart");
+      escaped = 1;
+      if (kind !== "bytes") {
+        setPointers(queues);
+        escaped = kernel.fromQueues(
+          ...([pointers.at, rows, cols, code, classes, columns.zeros, columns.stride, columns.unpacks, columns.counts] as const),
+          ...([raw, signs, at(parts.escapes), parts.escapes.length, scratch, decoded.at] as const),
+        );
       }
-      const entries = workspace.take(8 * (cols + 8));
-      new Uint32Array(workspace.memory.buffer, states.at, 4).set(places);
-      const ended = kernel.decodeHuffman(
-        ...([states.at, rows, cols, code, classes, columns.zeros, columns.bitsOffsets, columns.stride] as const),
-        ...([(kind === "bytes" ? byteTables : floatTables).byBits.at, raw.at, signs, escapes.at, escapes.byteLength] as const),
-        ...([scratch, entries.at, decoded.at] as const),
-      );
-      if (ended === 0) throw fail("its escapes and their bytes end apart");
-      const ends = new Uint32Array(workspace.memory.buffer, states.at, 4);
-      const isDone = parts.streams.every((stream, s) => wholeWords(ends[s]! / 8) === stream.length);
-      if (!isDone) throw fail("the streams and the elements end apart");
     }
+    if (escaped === 0) throw fail("escapes and their bytes end apart");
     if (!isHere) out.set(workspace.bytes(decoded));
     return checksumAt(decoded);
   }
 
-  function fitClasses(view: MatrixView, bytes: Uint8Array): Classes {
-    reset();
-    const { kind, rows, cols } = view;
-    const code = KINDS.indexOf(kind);
-    const rowBytes = 2 * cols;
-    const batch = Math.max(1, Math.floor(PIECE / rowBytes));
-    const input = workspace.take(batch * rowBytes);
-    const sums = workspace.take(4 * batch);
-    let columns = new Int16Array(cols);
-    let factors = 0;
-    if (rows >= MIN_ROWS_FOR_COLUMNS) {
-      const columnSums = workspace.take(4 * cols);
-      workspace.bytes(columnSums).fill(0);
-      const stride = sampleStride(rows);
-      const sampled = Math.ceil(rows / stride);
-      for (let first = 0; first < sampled; first += batch) {
-        const count = Math.min(batch, sampled - first);
-        if (stride === 1) workspace.bytes(input).set(bytes.subarray(first * rowBytes, (first + count) * rowBytes));
-        else {
-          const to = workspace.bytes(input);
-          for (let i = 0; i < count; i++) {
-            const from = (first + i) * stride * rowBytes;
-            to.set(bytes.subarray(from, from + rowBytes), i * rowBytes);
-          }
-        }
-        kernel.addColumns(input.at, count, cols, code, columnSums.at, scratch);
-      }
-      columns = columnClasses(workspace.f32(columnSums), sampled) as Int16Array<ArrayBuffer>;
-      const region = workspace.take(4 * cols);
-      workspace.f32(region).set(columns.length === 0 ? [] : Float32Array.from(columns, columnFactor));
-      factors = region.at;
+  /** @returns whether all streams end with their elements. */
+  function decodeStreams(
+    kind: MatrixView["kind"],
+    { streams }: BlockParts,
+    at: (part: Uint8Array) => number,
+    lengths: readonly number[],
+    queues: readonly number[],
+  ): boolean {
+    const { pairs, singles } = kind === "bytes" ? byteTables : floatTables;
+    const table = (t: number): readonly [pairs: number, singles: number] => {
+      const own = kind === "bytes" ? 0 : t;
+      return [pairs.at + 16384 * own, singles.at + 8192 * own];
+    };
+    if (streams.length === 1) {
+      const begin = at(streams[0]!);
+      const end = queues.reduce((bit, queue, t) => kernel.decodeStream(begin, bit, lengths[t]!, ...table(t), queue), 0);
+      return endsStream(end, streams[0]!.length, true);
     }
-    const classes = new Int16Array(rows);
-    for (let first = 0; first < rows; first += batch) {
-      const count = Math.min(batch, rows - first);
-      workspace.bytes(input).set(bytes.subarray(first * rowBytes, (first + count) * rowBytes));
-      kernel.sumRows(input.at, count, cols, code, factors, sums.at, scratch);
-      const found = workspace.f32(sums);
-      for (let i = 0; i < count; i++) classes[first + i] = rowClass(found[i]!, cols);
-    }
-    reset();
-    return { rows: classes, columns };
+    return queues.every((queue, t) => {
+      const own = streams.slice(PARTS * t, PARTS * (t + 1));
+      setPointers(own.map(at));
+      kernel.decodeQueue(pointers.at, lengths[t]!, Math.ceil(lengths[t]! / PARTS), ...table(t), queue);
+      return getPointers().every((bits, p) => endsStream(bits, own[p]!.length, t === QUEUES - 1 && p === PARTS - 1));
+    });
   }
 
   function countBytes(bytes: Uint8Array): Float64Array {
@@ -278,50 +276,27 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     return counts;
   }
 
-  function checksumOf(bytes: Uint8Array): number {
-    reset();
-    return checksumAt(place(bytes));
-  }
-
-  return { fitClasses, countBytes, encodeBlock, decodeBlock, checksum: checksumOf };
+  return {
+    fitColumns(view, sample) {
+      reset();
+      return fitter.fitColumns(view, sample);
+    },
+    fitRows(view, columns, level, bytes) {
+      reset();
+      return fitter.fitRows(view, columns, level, bytes);
+    },
+    countBytes,
+    encodeBlock,
+    decodeBlock,
+    checksum(bytes) {
+      reset();
+      return checksumAt(place(bytes));
+    },
+  };
 }
 
-interface ColumnTables {
-  /** Entries of each of the four rows; a multiple of 8, so that vectors may read past the last column. */
-  readonly stride: number;
-  /** i16 by (row class mod 4) and column: four times the whole octaves of their sum. */
-  readonly zeros: number;
-  /** u8 likewise: table << 6. */
-  readonly tableBits: number;
-  /** u16 likewise: table * 16384, the table's place among slots. */
-  readonly slotOffsets: number;
-  /** u16 likewise: table * 2048, its place among bits. */
-  readonly bitsOffsets: number;
-}
-
-function takeColumns(workspace: Workspace, { kind, cols }: MatrixView, { columns }: Classes): ColumnTables {
-  const stride = 8 * Math.ceil(cols / 8);
-  const zeros = workspace.take(8 * stride);
-  const tableBits = workspace.take(4 * stride);
-  const slotOffsets = workspace.take(8 * stride);
-  const bitsOffsets = workspace.take(8 * stride);
-  for (const region of [zeros, tableBits, slotOffsets, bitsOffsets]) workspace.bytes(region).fill(0);
-  if (kind !== "bytes") {
-    const { buffer } = workspace.memory;
-    const octaves = new Int16Array(buffer, zeros.at, 4 * stride);
-    const bits = new Uint8Array(buffer, tableBits.at, 4 * stride);
-    const slots = new Uint16Array(buffer, slotOffsets.at, 4 * stride);
-    const codes = new Uint16Array(buffer, bitsOffsets.at, 4 * stride);
-    for (let k = 0; k < 4; k++) {
-      for (let c = 0; c < cols; c++) {
-        const q = columns[c]! + k;
-        const i = k * stride + c;
-        octaves[i] = 4 * (q >> 2);
-        bits[i] = (q & 3) << 6;
-        slots[i] = (q & 3) * 16384;
-        codes[i] = (q & 3) * 2048;
-      }
-    }
-  }
-  return { stride, zeros: zeros.at, tableBits: tableBits.at, slotOffsets: slotOffsets.at, bitsOffsets: bitsOffsets.at };
+/** Where runs of these lengths start, one after the other. */
+function startsOf(at: number, lengths: readonly number[]): readonly number[] {
+  let next = at;
+  return lengths.map((length) => (next += length) - length);
 }

@@ -6,7 +6,8 @@ import { encodeBf16, encodeFloat, F16 } from "../../core/float.ts";
 import { createRandom } from "../../core/random.ts";
 import { roundHalfEven } from "../../core/round.ts";
 import { definition } from "../../formats/encodings/compact/coder.ts";
-import { decodeBlocks, encodePayload, headLength, parseHead } from "../../formats/encodings/compact/payload.ts";
+import { decodeBlocks, encodePayload } from "../../formats/encodings/compact/payload.ts";
+import { parseTail, tailLength } from "../../formats/encodings/compact/tail.ts";
 import { FLOAT_TABLES } from "../../formats/encodings/compact/symbols.ts";
 import { viewMatrix } from "../../formats/encodings/compact/view.ts";
 import { createWorkspace } from "../load-wasm.ts";
@@ -34,10 +35,10 @@ function agree(dtype: DType, shape: readonly number[], bytes: Uint8Array, level:
   const expected = Buffer.concat(encodePayload(dtype, shape, bytes, level, definition));
   const found = Buffer.concat(encodePayload(dtype, shape, bytes, level, coder));
   expect(found.equals(expected)).toBe(true);
-  const head = parseHead("w", dtype, shape, found.subarray(0, headLength("w", found, found.length)), found.length);
+  const tail = parseTail("w", dtype, shape, found.subarray(found.length - tailLength("w", found, found.length)), found.length);
   for (const each of [definition, coder]) {
     const decoded = new Uint8Array(bytes.length);
-    decodeBlocks("w", head, 0, head.checksums.length, found.subarray(head.headBytes), each, decoded);
+    decodeBlocks("w", tail, 0, tail.checksums.length, found, each, decoded);
     expect(Buffer.compare(decoded, bytes)).toBe(0);
   }
   return found;
@@ -124,7 +125,8 @@ test("in the workspace's own memory blocks are decoded in place, and no byte bes
   const workspace = createWorkspace(64);
   const view = viewMatrix("BF16", [133, 67])!;
   const bytes = weights("BF16", 133, 67, 8);
-  const model = { classes: definition.fitClasses(view, bytes), tables: FLOAT_TABLES };
+  const columns = definition.fitColumns(view, bytes);
+  const model = { classes: { rows: definition.fitRows(view, columns, "fast", bytes), columns }, tables: FLOAT_TABLES };
   const random = createRandom(4);
   const guarded = workspace.bytes(workspace.take(bytes.length + 256));
   const at = workspace.take(bytes.length);

@@ -21,8 +21,8 @@ export interface CompactKernel {
   ): number;
   packRawBits(x: number, count: number, kind: number, out: number): void;
   unpackRawBits(bits: number, count: number, out: number): void;
+  cheapestRows(symbols: number, rows: number, cols: number, rowClasses: number, tables: number, costs: number): void;
   encodeRans(symbols: number, rows: number, cols: number, table: number, words: number, states: number): number;
-  encodeStream(symbols: number, first: number, rows: number, cols: number, table: number, out: number): number;
   decodeRans(
     words: number,
     states: number,
@@ -42,22 +42,25 @@ export interface CompactKernel {
     scratch: number,
     out: number,
   ): number;
-  decodeHuffman(
-    streams: number,
+  toQueues(symbols: number, rows: number, cols: number, rowClasses: number, packs: number, counts: number, queues: number): void;
+  encodeStream(symbols: number, count: number, table: number, out: number): number;
+  decodeStream(stream: number, at: number, count: number, pairs: number, singles: number, to: number): number;
+  decodeQueue(streams: number, count: number, part: number, pairs: number, singles: number, to: number): void;
+  fromQueues(
+    queues: number,
     rows: number,
     cols: number,
     kind: number,
     rowClasses: number,
     zeros: number,
-    offsets: number,
     stride: number,
-    tables: number,
+    unpacks: number,
+    counts: number,
     raw: number,
     signs: number,
     escapes: number,
     escapeBytes: number,
     scratch: number,
-    entries: number,
     out: number,
   ): number;
 }

@@ -1,63 +1,84 @@
 /**
- * Whole tensors through the compact coder, checked before they are handed on; and the same as a job for workers.
+ * Ranges of tensors through the compact coder, checked before they are handed on, as a job for workers.
  * @module
  */
 import { VerifyError } from "../../core/errors.ts";
-import type { Tensor } from "../../core/tensor.ts";
-import type { CompactLevel } from "../../formats/encodings/compact/block.ts";
 import type { BlockCoder } from "../../formats/encodings/compact/coder.ts";
-import { decodeBlocks, encodePayload, headLength, parseHead } from "../../formats/encodings/compact/payload.ts";
+import { encodeRange, type RangeResult, type RangeTask, type TensorPlan } from "../../formats/encodings/compact/ranges.ts";
+import { blockBytes } from "../../formats/encodings/compact/block.ts";
+import type { MatrixView } from "../../formats/encodings/compact/view.ts";
 import type { JobContext } from "../pool.ts";
+import type { Workspace } from "../load-wasm.ts";
 import { createCompactCoder } from "./coder.ts";
 
 /**
- * Encode a tensor, decode what came out, compare.
+ * Encode a range, decode what came out, compare.
  *
- * @returns the payload in pieces: head, blocks.
- * @throws {VerifyError} `verify.mismatch` when it does not decode to the tensor: then the machine or this program is broken.
+ * @param onBlock - sees each block once it is checked; elements of blocks up to there are not read any more.
+ * @throws {VerifyError} `verify.mismatch` when it does not decode to what was encoded: then the machine or this program is broken.
  */
 export function encodeVerified(
-  name: string,
-  { dtype, shape, bytes }: Tensor,
-  level: CompactLevel,
+  task: RangeTask,
+  bytes: Uint8Array,
   coder: BlockCoder,
-): readonly Uint8Array[] {
-  const pieces = encodePayload(dtype, shape, bytes, level, coder);
-  const total = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  const head = parseHead(name, dtype, shape, pieces[0]!.subarray(0, headLength(name, pieces[0]!, total)), total);
-  // A raw payload holds the very bytes.
-  if (head.coded === undefined) return pieces;
-  const { view } = head.coded;
-  const blockRows = view.rowsPerBlock * view.cols * view.elementBytes;
-  const decoded = new Uint8Array(Math.min(blockRows, bytes.length));
-  for (let b = 0, at = 0; b < view.blocks; b++) {
-    const part = bytes.subarray(at, (at += blockRows));
+  onBlock?: (block: Uint8Array) => void,
+): RangeResult | undefined {
+  const { name, view, level } = task;
+  const unit = blockBytes(view, 0);
+  const decoded = new Uint8Array(Math.min(unit, bytes.length));
+  return encodeRange(task, bytes, coder, (b, block, checksum, model) => {
+    const part = bytes.subarray(b * unit, (b + 1) * unit);
     const out = decoded.subarray(0, part.length);
-    decodeBlocks(name, head, b, b + 1, pieces[b + 1]!, coder, out);
-    if (Buffer.compare(out, part) !== 0) {
+    const found = coder.decodeBlock(`tensor ${name}, block ${b}`, view, model, level, b, block, out);
+    if (found !== checksum || Buffer.compare(out, part) !== 0) {
       throw new VerifyError("verify.mismatch", `tensor ${name}: block ${b} does not decode to what was encoded; nothing was written`, {
         tensor: name,
         block: b,
       });
     }
-  }
-  return pieces;
+    onBlock?.(block);
+  });
 }
 
-/** Plain data for a worker. */
-export interface EncodeTask {
-  readonly name: string;
-  readonly tensor: Tensor;
-  readonly level: CompactLevel;
-}
+/** Plain data for a worker; `bytes` lie in shared memory. */
+export type CompactTask =
+  | { readonly kind: "columns"; readonly view: MatrixView; readonly bytes: Uint8Array }
+  | { readonly kind: "count"; readonly bytes: Uint8Array }
+  /** `bytes` are replaced by the blocks, one after the other; there is room for four bytes more. */
+  | { readonly kind: "encode"; readonly range: RangeTask; readonly bytes: Uint8Array; readonly blocks: Uint8Array };
 
-/** A pool's job: `EncodeTask` to payload pieces. */
-export async function run({ name, tensor, level }: EncodeTask, { workspace, breathe }: JobContext): Promise<readonly Uint8Array[]> {
+export type CompactAnswer =
+  | { readonly columns: Int16Array }
+  | { readonly counts: Float64Array }
+  /** Nothing when a table would not save enough. */
+  | {
+      readonly encoded?: {
+        readonly plan: TensorPlan;
+        readonly rows: Int16Array;
+        readonly lengths: readonly number[];
+        readonly checksums: readonly number[];
+      };
+    };
+
+const coders = new WeakMap<Workspace, BlockCoder>();
+
+/** A pool's job. */
+export async function run(task: CompactTask, { workspace, breathe }: JobContext): Promise<CompactAnswer> {
   await breathe();
-  const mark = workspace.mark();
-  try {
-    return encodeVerified(name, tensor, level, createCompactCoder(workspace));
-  } finally {
-    workspace.release(mark);
+  let coder = coders.get(workspace);
+  if (coder === undefined) {
+    coder = createCompactCoder(workspace);
+    coders.set(workspace, coder);
   }
+  if (task.kind === "columns") return { columns: coder.fitColumns(task.view, task.bytes) };
+  if (task.kind === "count") return { counts: coder.countBytes(task.bytes) };
+  let at = 0;
+  const encoded = encodeVerified(task.range, task.bytes, coder, (block) => {
+    // Blocks are never longer than their elements, padded: what is overwritten has been read.
+    task.blocks.set(block, at);
+    at += block.length;
+  });
+  if (encoded === undefined) return {};
+  const { plan, rows, blocks, checksums } = encoded;
+  return { encoded: { plan, rows, lengths: blocks.map(({ length }) => length), checksums } };
 }

@@ -14,14 +14,15 @@ import { FormatError, InputError } from "../../../core/errors.ts";
 import type { LazyTensor, Tensor } from "../../../core/tensor.ts";
 import { definition, type BlockCoder } from "../../encodings/compact/coder.ts";
 import { blockBytes } from "../../encodings/compact/block.ts";
-import { decodeBlocks, HEAD_BYTES, headLength, parseHead, RAW_PIECE, type PayloadHead } from "../../encodings/compact/payload.ts";
+import { decodeBlocks } from "../../encodings/compact/payload.ts";
+import { parseTail, TAIL_BYTES, tailLength, type PayloadTail } from "../../encodings/compact/tail.ts";
 import { memorySource } from "../bytes.ts";
 import type { ByteSource, TensorFile } from "../container.ts";
 import { openSafetensors } from "../safetensors/read.ts";
 import { FOOTER_BYTES, MAGIC, parseDirectory, parseFooter, PREFIX_BYTES, type Directory } from "./directory.ts";
 
-/** Encoded bytes read at a time. */
-const BATCH_BYTES = 4 * 2 ** 20;
+/** Decoded bytes at a time. */
+const BATCH_BYTES = 8 * 2 ** 20;
 
 export interface CompactFile extends TensorFile {
   /** First bytes of the safetensors file this one stands for: with the tensors' bytes in order, that file. */
@@ -30,6 +31,12 @@ export interface CompactFile extends TensorFile {
   readonly fileBytes: number;
   /** Rows `from` to `from + count` of the first dimension, reading and decoding no more blocks than hold them. */
   readRows(name: string, from: number, count: number): Promise<Tensor>;
+  /**
+   * The bytes of a tensor piece by piece, 8 MiB or one block at a time: memory does not grow with the tensor. A piece is overwritten by the next.
+   *
+   * @throws {FormatError} `format.checksum` at the end when they are not what was stored; what was seen before must then be thrown away.
+   */
+  readPieces(name: string): AsyncIterable<Uint8Array>;
   /** Where and how a tensor is stored. */
   stored(name: string): Promise<StoredTensor>;
 }
@@ -40,7 +47,7 @@ export interface StoredTensor {
   /** Name of the tensor that holds the bytes, for a copy. */
   readonly sameAs?: string;
   readonly sha256: Uint8Array;
-  readonly head: PayloadHead;
+  readonly tail: PayloadTail;
 }
 
 /** Whether a file starts as a compact file does. @param head - the first 16 bytes or more. */
@@ -101,10 +108,11 @@ export async function openCompact(source: ByteSource, coder: BlockCoder = defini
     header: directory.header,
     fileBytes: directory.fileBytes,
     readRows: async (name, from, count) => await reader.readRows(place(name), from, count),
+    readPieces: (name) => reader.readPieces(place(name)),
     async stored(name) {
       const { offset, bytes, sha256, original } = place(name);
-      const head = await reader.head(place(name));
-      return { offset, bytes, sha256, head, ...(original === undefined ? {} : { sameAs: original.lazy.name }) };
+      const tail = await reader.tail(place(name));
+      return { offset, bytes, sha256, tail, ...(original === undefined ? {} : { sameAs: original.lazy.name }) };
     },
     close: () => source.close(),
   };
@@ -137,56 +145,76 @@ async function openHeader(name: string, { header, fileBytes }: Directory): Promi
   return await openSafetensors({ ...held, size: fileBytes });
 }
 
-function createReader(
-  source: ByteSource,
-  coder: BlockCoder,
-): {
-  head(place: Place): Promise<PayloadHead>;
+interface Reader {
+  tail(place: Place): Promise<PayloadTail>;
   readTensor(place: Place): Promise<Tensor>;
+  readPieces(place: Place): AsyncIterable<Uint8Array>;
   readRows(place: Place, from: number, count: number): Promise<Tensor>;
-} {
-  // The last tensor's head: rows are mostly asked for one tensor at a time.
-  let last: { readonly offset: number; readonly head: PayloadHead } | undefined;
+}
 
-  async function head({ lazy, offset, bytes }: Place): Promise<PayloadHead> {
-    if (last?.offset === offset) return last.head;
+function createReader(source: ByteSource, coder: BlockCoder): Reader {
+  // The last tensor's tail: rows are mostly asked for one tensor at a time.
+  let last: { readonly offset: number; readonly tail: PayloadTail } | undefined;
+
+  async function tail({ lazy, offset, bytes }: Place): Promise<PayloadTail> {
+    if (last?.offset === offset) return last.tail;
     const { name, dtype, shape } = lazy;
-    if (bytes < HEAD_BYTES) throw new FormatError("format.field", `tensor ${name}: ${bytes} bytes hold no tensor`, { tensor: name });
-    const length = headLength(name, await source.read(offset, HEAD_BYTES), bytes);
-    const parsed = parseHead(name, dtype, shape, await source.read(offset, length), bytes);
-    last = { offset, head: parsed };
+    if (bytes < TAIL_BYTES) throw new FormatError("format.field", `tensor ${name}: ${bytes} bytes hold no tensor`, { tensor: name });
+    const length = tailLength(name, await source.read(offset + bytes - TAIL_BYTES, TAIL_BYTES), bytes);
+    const parsed = parseTail(name, dtype, shape, await source.read(offset + bytes - length, length), bytes);
+    last = { offset, tail: parsed };
     return parsed;
   }
 
-  /** Blocks `from` to `to`, in batches. */
-  async function read({ lazy, offset }: Place, parsed: PayloadHead, from: number, to: number, out: Uint8Array): Promise<void> {
-    const { starts, coded } = parsed;
-    const decodedAt = (b: number): number =>
-      coded === undefined
-        ? Math.min(b * RAW_PIECE, lazy.byteLength)
-        : Math.min(b * coded.view.rowsPerBlock, coded.view.rows) * coded.view.cols * coded.view.elementBytes;
+  /** Blocks `from` to `to`, in batches; each batch is decoded to what `place` gives for its bytes. */
+  async function read(
+    { lazy, offset }: Place,
+    parsed: PayloadTail,
+    from: number,
+    to: number,
+    target: (begin: number, end: number) => Uint8Array,
+    onBatch?: (part: Uint8Array) => Promise<void> | void,
+  ): Promise<void> {
+    const { starts, unitBytes } = parsed;
+    const decodedAt = (b: number): number => Math.min(b * unitBytes, lazy.byteLength);
+    const most = Math.max(1, Math.floor(BATCH_BYTES / unitBytes));
     for (let first = from; first < to;) {
-      let next = first + 1;
-      while (next < to && starts[next + 1]! - starts[first]! <= BATCH_BYTES) next++;
+      const next = Math.min(first + most, to);
       const bytes = await source.read(offset + starts[first]!, starts[next]! - starts[first]!);
-      const part = out.subarray(decodedAt(first) - decodedAt(from), decodedAt(next) - decodedAt(from));
+      const part = target(decodedAt(first), decodedAt(next));
       decodeBlocks(lazy.name, parsed, first, next, bytes, coder, part);
+      await onBatch?.(part);
       first = next;
     }
   }
 
+  function checkHash({ lazy: { name }, sha256 }: Place, found: Buffer): void {
+    if (found.equals(sha256)) return;
+    throw new FormatError("format.checksum", `tensor ${name}: SHA-256 is ${found.toString("hex")}, not what was stored`, { tensor: name });
+  }
+
   async function readTensor(place: Place): Promise<Tensor> {
-    const { dtype, shape, name, byteLength: bytes } = place.lazy;
-    const parsed = await head(place);
+    const { dtype, shape, byteLength: bytes } = place.lazy;
+    const parsed = await tail(place);
     const out = new Uint8Array(bytes);
-    await read(place, parsed, 0, parsed.checksums.length, out);
-    const found = createHash("sha256").update(out).digest();
-    if (!found.equals(place.sha256)) {
-      throw new FormatError("format.checksum", `tensor ${name}: SHA-256 is ${found.toString("hex")}, not what was stored`, {
-        tensor: name,
-      });
-    }
+    await read(place, parsed, 0, parsed.checksums.length, (begin, end) => out.subarray(begin, end));
+    checkHash(place, createHash("sha256").update(out).digest());
     return { dtype, shape, bytes: out };
+  }
+
+  async function* readPieces(place: Place): AsyncGenerator<Uint8Array> {
+    const parsed = await tail(place);
+    const hash = createHash("sha256");
+    const blocks = parsed.checksums.length;
+    const most = Math.max(1, Math.floor(BATCH_BYTES / parsed.unitBytes));
+    const buffer = new Uint8Array(Math.min(place.lazy.byteLength, most * parsed.unitBytes));
+    for (let first = 0; first < blocks; first += most) {
+      let piece = buffer;
+      await read(place, parsed, first, Math.min(first + most, blocks), (begin, end) => (piece = buffer.subarray(0, end - begin)));
+      hash.update(piece);
+      yield piece;
+    }
+    checkHash(place, hash.digest());
   }
 
   async function readRows(place: Place, from: number, count: number): Promise<Tensor> {
@@ -202,14 +230,15 @@ function createReader(
     const part = shape.length === 0 ? [] : [count, ...shape.slice(1)];
     const length = byteLength(dtype, part);
     const begin = shape.length === 0 ? 0 : byteLength(dtype, [1, ...shape.slice(1)]) * from;
-    const parsed = await head(place);
-    const unit = parsed.coded === undefined ? RAW_PIECE : blockBytes(parsed.coded.view, 0);
+    const parsed = await tail(place);
+    const unit = parsed.unitBytes;
     const firstBlock = Math.floor(begin / unit);
     const lastBlock = Math.ceil((begin + length) / unit);
     if (length === 0) return { dtype, shape: part, bytes: new Uint8Array(0) };
-    const out = new Uint8Array(Math.min(lastBlock * unit, place.lazy.byteLength) - firstBlock * unit);
-    await read(place, parsed, firstBlock, lastBlock, out);
-    return { dtype, shape: part, bytes: out.slice(begin - firstBlock * unit, begin - firstBlock * unit + length) };
+    const at = firstBlock * unit;
+    const out = new Uint8Array(Math.min(lastBlock * unit, place.lazy.byteLength) - at);
+    await read(place, parsed, firstBlock, lastBlock, (start, end) => out.subarray(start - at, end - at));
+    return { dtype, shape: part, bytes: out.slice(begin - at, begin - at + length) };
   }
-  return { head, readTensor, readRows };
+  return { tail, readTensor, readPieces, readRows };
 }

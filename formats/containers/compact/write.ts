@@ -1,44 +1,43 @@
 /**
- * Writes a compact file from a safetensors file, one tensor (or a few) in memory at a time.
+ * Writes a compact file from a safetensors file, a few ranges of tensors in memory at a time.
  * Same tensors, same level, same bytes.
  * @module
  */
-import { createHash } from "node:crypto";
-import { byteLength } from "../../../core/dtype.ts";
-import { InputError } from "../../../core/errors.ts";
-import type { LazyTensor, Tensor } from "../../../core/tensor.ts";
+import type { LazyTensor } from "../../../core/tensor.ts";
 import type { CompactLevel } from "../../encodings/compact/block.ts";
-import { definition, type BlockCoder } from "../../encodings/compact/coder.ts";
-import { encodePayload } from "../../encodings/compact/payload.ts";
+import { definition } from "../../encodings/compact/coder.ts";
 import { replaceFile, writeFully } from "../atomic.ts";
 import type { ByteSource } from "../container.ts";
 import { openSafetensors, PREFIX_BYTES } from "../safetensors/read.ts";
 import { layoutSafetensors } from "../safetensors/write.ts";
 import { encodeDirectory, encodePrefix, type DirectoryEntry } from "./directory.ts";
+import { encodeWith, type RangeEncoder } from "./encoder.ts";
+import { createPipeline } from "./pipeline.ts";
 
 /** A safetensors file to be written: its header as it is, and its tensors in the order of their data. */
 export interface CompactSource {
   /** Length prefix and header: everything before the first tensor. */
   readonly header: Uint8Array;
-  readonly tensors: readonly LazyTensor[];
+  readonly tensors: readonly RangedTensor[];
+}
+
+/** A tensor that can be read piece by piece. */
+export interface RangedTensor extends LazyTensor {
+  /** Fills `out`, which may lie in shared memory, with the bytes from `offset` on. */
+  readonly readInto?: (offset: number, out: Uint8Array) => Promise<void>;
 }
 
 export interface CompactWriteOptions {
   readonly level: CompactLevel;
-  /** How a tensor becomes its payload; the definition in this thread when absent. Workers may do it. */
-  readonly encode?: (name: string, tensor: Tensor, level: CompactLevel) => Promise<readonly Uint8Array[]>;
-  /** Tensors read and encoded at a time, 1 when absent: memory is theirs. */
+  /** The definition in this thread when absent. Workers may do it. */
+  readonly encoder?: RangeEncoder;
+  /** Ranges read and encoded at a time, 1 when absent: memory is theirs, 8 MiB each. */
   readonly ahead?: number;
   readonly onTensor?: (facts: { readonly name: string; readonly bytes: number; readonly storedBytes: number }) => void;
 }
 
-/** Encodes with `coder` in this thread. */
-export function encodeWith(coder: BlockCoder): NonNullable<CompactWriteOptions["encode"]> {
-  return async (_, { dtype, shape, bytes }, level) => encodePayload(dtype, shape, bytes, level, coder);
-}
-
 /** A source from tensors that are in no file: laid out as the safetensors writer would. */
-export function compactSource(tensors: readonly LazyTensor[], metadata?: Readonly<Record<string, string>>): CompactSource {
+export function compactSource(tensors: readonly RangedTensor[], metadata?: Readonly<Record<string, string>>): CompactSource {
   const { header, order } = layoutSafetensors(tensors, metadata);
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   return { header, tensors: order.map(({ name }) => byName.get(name)!) };
@@ -49,7 +48,13 @@ export async function compactSourceOf(source: ByteSource): Promise<CompactSource
   const { tensors } = await openSafetensors(source);
   const prefix = await source.read(0, PREFIX_BYTES);
   const headerBytes = Number(new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true));
-  return { header: await source.read(0, PREFIX_BYTES + headerBytes), tensors: [...tensors.values()] };
+  const ranged = [...tensors.values()].map((tensor): RangedTensor => {
+    const { location } = tensor;
+    return location?.path === source.path && location !== undefined
+      ? { ...tensor, readInto: (offset, out) => source.readInto(location.offset + offset, out) }
+      : tensor;
+  });
+  return { header: await source.read(0, PREFIX_BYTES + headerBytes), tensors: ranged };
 }
 
 /**
@@ -79,69 +84,30 @@ export async function encodeCompact(source: CompactSource, options: CompactWrite
   return out;
 }
 
-interface Ready {
-  readonly name: string;
-  readonly key: string;
-  readonly bytes: number;
-  readonly sha256: Uint8Array;
-  readonly pieces: readonly Uint8Array[];
-}
-
 async function writeParts(
   { header, tensors }: CompactSource,
-  { level, encode = encodeWith(definition), ahead = 1, onTensor }: CompactWriteOptions,
+  { level, encoder = encodeWith(definition), ahead = 1, onTensor }: CompactWriteOptions,
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<number> {
   const entries: DirectoryEntry[] = [];
-  const seen = new Map<string, number>();
-  // Keys of tensors that are being encoded or were: a copy is not encoded again.
-  const started = new Set<string>();
   let at = 0;
   let fileBytes = header.length;
   const put = async (bytes: Uint8Array): Promise<void> => {
     await write(bytes);
     at += bytes.length;
   };
-  const prepare = async (lazy: LazyTensor): Promise<Ready> => {
-    const { name } = lazy;
-    const tensor = await lazy.read();
-    const { dtype, shape, bytes } = tensor;
-    if (bytes.length !== byteLength(dtype, shape)) {
-      throw new InputError(
-        "input.shape",
-        `${name}: ${dtype} ${JSON.stringify(shape)} takes ${byteLength(dtype, shape)} bytes, got ${bytes.length}`,
-        {
-          name,
-        },
-      );
-    }
-    const sha256 = createHash("sha256").update(bytes).digest();
-    // A copy must have the same view, since payloads depend on it.
-    const key = `${dtype} ${shape.join(",")} ${sha256.toString("hex")}`;
-    const isCopy = started.has(key);
-    started.add(key);
-    return { name, key, bytes: bytes.length, sha256, pieces: isCopy ? [] : await encode(name, tensor, level) };
-  };
   await put(encodePrefix());
-  const running: Promise<Ready>[] = [];
-  let next = 0;
+  const pipeline = createPipeline(tensors, level, encoder, Math.max(1, ahead));
   try {
-    while (entries.length < tensors.length) {
-      while (next < tensors.length && running.length < Math.max(1, ahead)) running.push(prepare(tensors[next++]!));
-      const { name, key, bytes, sha256, pieces } = await running[0]!;
-      void running.shift();
-      const sameAs = seen.get(key);
+    for (const lazy of tensors) {
       const from = at;
-      if (sameAs === undefined) {
-        seen.set(key, entries.length);
-        for (const piece of pieces) await put(piece);
-      }
+      const { sameAs, sha256 } = await pipeline.next(put);
       entries.push({ ...(sameAs === undefined ? {} : { sameAs }), payloadBytes: at - from, sha256 });
-      fileBytes += bytes;
-      onTensor?.({ name, bytes, storedBytes: at - from });
+      fileBytes += lazy.byteLength;
+      onTensor?.({ name: lazy.name, bytes: lazy.byteLength, storedBytes: at - from });
     }
   } finally {
-    await Promise.allSettled(running);
+    await pipeline.close();
   }
   await put(encodeDirectory({ fileBytes, header, entries }, at));
   return at;

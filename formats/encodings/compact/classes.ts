@@ -9,8 +9,9 @@
  */
 import type { MatrixView } from "./view.ts";
 
-/** Rows that columns are measured on at most; they lie evenly spread. */
-export const SAMPLE_ROWS = 4096;
+/** Rows that columns are measured on at most, and their elements; they lie evenly spread. */
+const SAMPLE_ROWS = 4096;
+const SAMPLE_ELEMENTS = 4 * 2 ** 20;
 /** With fewer rows, columns have no classes: they would cost more than they save. */
 export const MIN_ROWS_FOR_COLUMNS = 32;
 /** Column classes lie in ±this. */
@@ -44,8 +45,19 @@ export function columnFactor(q: number): number {
 const QUARTERS = [1, 1.189207115002721, 1.4142135623730951, 1.681792830507429];
 
 /** The rows that columns are measured on: every `stride`-th. */
-export function sampleStride(rows: number): number {
-  return Math.ceil(rows / SAMPLE_ROWS);
+export function sampleStride({ rows, cols }: MatrixView): number {
+  const most = Math.max(MIN_ROWS_FOR_COLUMNS, Math.min(SAMPLE_ROWS, Math.floor(SAMPLE_ELEMENTS / cols)));
+  return Math.ceil(rows / most);
+}
+
+/** Bytes of the sampled rows, in order. @param bytes - all elements. */
+export function sampleRows(view: MatrixView, bytes: Uint8Array): Uint8Array {
+  const stride = sampleStride(view);
+  if (stride === 1) return bytes;
+  const rowBytes = view.cols * view.elementBytes;
+  const out = new Uint8Array(Math.ceil(view.rows / stride) * rowBytes);
+  for (let from = 0, to = 0; to < out.length; from += stride * rowBytes, to += rowBytes) out.set(bytes.subarray(from, from + rowBytes), to);
+  return out;
 }
 
 /** Column classes from the columns' sums of `magnitude / row sum` over `sampled` rows. */
@@ -81,30 +93,30 @@ export function magnitude(kind: MatrixView["kind"], pattern: number): number {
   return float[0]!;
 }
 
-/** Chooses classes for a whole tensor. */
-export function fitClasses(view: MatrixView, patterns: Uint16Array): Classes {
-  const { kind, rows, cols } = view;
+function sumRow(kind: MatrixView["kind"], row: Uint16Array, factors?: Float32Array): number {
   const { fround } = Math;
-  const sumRow = (r: number, factors?: Float32Array): number => {
-    const lanes = new Float32Array(8);
-    for (let c = 0; c < cols; c++) {
-      const m = magnitude(kind, patterns[r * cols + c]!);
-      lanes[c % 8] = lanes[c % 8]! + (factors === undefined ? m : fround(m * factors[c]!));
-    }
-    const pair = (i: number): number => fround(lanes[i]! + lanes[i + 4]!);
-    return fround(fround(pair(0) + pair(1)) + fround(pair(2) + pair(3)));
-  };
-  let columns = new Int16Array(cols);
-  let factors: Float32Array | undefined;
-  if (rows >= MIN_ROWS_FOR_COLUMNS) {
-    const sums = new Float32Array(cols);
-    const stride = sampleStride(rows);
-    for (let r = 0; r < rows; r += stride) {
-      const factor = rowFactor(sumRow(r));
-      for (let c = 0; c < cols; c++) sums[c] = sums[c]! + fround(magnitude(kind, patterns[r * cols + c]!) * factor);
-    }
-    columns = columnClasses(sums, Math.ceil(rows / stride)) as Int16Array<ArrayBuffer>;
-    factors = Float32Array.from(columns, columnFactor);
+  const lanes = new Float32Array(8);
+  for (let c = 0; c < row.length; c++) {
+    const m = magnitude(kind, row[c]!);
+    lanes[c % 8] = lanes[c % 8]! + (factors === undefined ? m : fround(m * factors[c]!));
   }
-  return { rows: Int16Array.from({ length: rows }, (_, r) => rowClass(sumRow(r, factors), cols)), columns };
+  const pair = (i: number): number => fround(lanes[i]! + lanes[i + 4]!);
+  return fround(fround(pair(0) + pair(1)) + fround(pair(2) + pair(3)));
+}
+
+/** Column classes from the sampled rows. */
+export function fitColumns({ kind, cols }: MatrixView, sample: Uint16Array): Int16Array {
+  const sums = new Float32Array(cols);
+  for (let at = 0; at < sample.length; at += cols) {
+    const row = sample.subarray(at, at + cols);
+    const factor = rowFactor(sumRow(kind, row));
+    for (let c = 0; c < cols; c++) sums[c] = sums[c]! + Math.fround(magnitude(kind, row[c]!) * factor);
+  }
+  return columnClasses(sums, sample.length / cols);
+}
+
+/** Row classes by magnitude alone. @param columns - all 0 when columns have no classes. */
+export function fitRows({ kind, rows, cols }: MatrixView, columns: Int16Array, patterns: Uint16Array): Int16Array {
+  const factors = Float32Array.from(columns, columnFactor);
+  return Int16Array.from({ length: rows }, (_, r) => rowClass(sumRow(kind, patterns.subarray(r * cols, (r + 1) * cols), factors), cols));
 }

@@ -5,7 +5,8 @@
  */
 import { decodeBlock, encodeBlock, type CompactLevel } from "./block.ts";
 import { checksum } from "./checksum.ts";
-import { fitClasses, type Classes } from "./classes.ts";
+import { fitColumns, fitRows } from "./classes.ts";
+import { cheapestRows } from "./row-costs.ts";
 import type { TensorModel } from "./symbols.ts";
 import type { MatrixView } from "./view.ts";
 
@@ -16,8 +17,10 @@ export interface CheckedBlock {
 }
 
 export interface BlockCoder {
-  /** @param bytes - all elements of a float tensor. */
-  fitClasses(view: MatrixView, bytes: Uint8Array): Classes;
+  /** Classes of a tensor's columns. @param sample - its sampled rows, see `sampleRows`. */
+  fitColumns(view: MatrixView, sample: Uint8Array): Int16Array;
+  /** Classes of rows. @param columns - classes of the columns, all 0 when they have none. @param bytes - all elements of the view. */
+  fitRows(view: MatrixView, columns: Int16Array, level: CompactLevel, bytes: Uint8Array): Int16Array;
   /** Occurrences by byte value. */
   countBytes(bytes: Uint8Array): Float64Array;
   /** @param bytes - the elements of block `b`. */
@@ -40,9 +43,16 @@ export interface BlockCoder {
   checksum(bytes: Uint8Array): number;
 }
 
+// A copy, since the bytes may lie at an odd address.
+const patternsOf = (bytes: Uint8Array): Uint16Array => new Uint16Array(new Uint8Array(bytes).buffer);
+
 export const definition: BlockCoder = {
-  // A copy, since the bytes may lie at an odd address.
-  fitClasses: (view, bytes) => fitClasses(view, new Uint16Array(new Uint8Array(bytes).buffer)),
+  fitColumns: (view, sample) => fitColumns(view, patternsOf(sample)),
+  fitRows(view, columns, level, bytes) {
+    const patterns = patternsOf(bytes);
+    const rows = fitRows(view, columns, patterns);
+    return level === "fast" ? cheapestRows(view, { rows, columns }, patterns) : rows;
+  },
   countBytes(bytes) {
     const counts = new Float64Array(256);
     for (const byte of bytes) counts[byte]!++;

@@ -21,8 +21,11 @@ export interface CodeTable {
   readonly bySlot: Uint8Array;
 }
 
-/** @param frequencies - sum 4096, at least two of them not 0. */
-export function createCodeTable(frequencies: readonly number[] | Uint16Array): CodeTable {
+/**
+ * @param frequencies - sum 4096, at least two of them not 0.
+ * @param codeLengths - of the Huffman codes; from the frequencies when absent.
+ */
+export function createCodeTable(frequencies: readonly number[] | Uint16Array, codeLengths?: readonly number[]): CodeTable {
   const count = frequencies.length;
   const starts = new Uint16Array(count);
   const bySlot = new Uint8Array(TABLE_SIZE);
@@ -32,7 +35,7 @@ export function createCodeTable(frequencies: readonly number[] | Uint16Array): C
     bySlot.fill(s, at, at + frequencies[s]!);
     at += frequencies[s]!;
   }
-  const lengths = limitedLengths(frequencies, TABLE_BITS);
+  const lengths = codeLengths === undefined ? limitedLengths(frequencies, TABLE_BITS) : Uint8Array.from(codeLengths);
   const { codes, byBits } = canonicalCodes(lengths);
   return { frequencies: Uint16Array.from(frequencies), starts, lengths, codes, byBits, bySlot };
 }

@@ -5,9 +5,9 @@
 import { DTYPES, elementCount, type DType } from "../../../core/dtype.ts";
 
 /** Elements in a block at most, except that a block has at least one row. */
-export const BLOCK_ELEMENTS = 131072;
+export const BLOCK_ELEMENTS = 262144;
 /** Columns of a row at most; longer rows are cut. */
-export const MAX_COLS = BLOCK_ELEMENTS;
+export const MAX_COLS = 131072;
 /** Rows shorter than this are joined to one. */
 const MIN_COLS = 16;
 
@@ -73,4 +73,18 @@ function smallestDivisor(cols: number): number | undefined {
 /** Rows of block `b`. */
 export function rowsOfBlock({ rows, rowsPerBlock }: MatrixView, b: number): number {
   return Math.min(rowsPerBlock, rows - b * rowsPerBlock);
+}
+
+/** Elements of blocks that are worked on together, at most. */
+const RANGE_ELEMENTS = 4 * 2 ** 20;
+
+/** Blocks that are read, encoded and written together: what a worker does at a time. */
+export function blocksPerRange({ cols, rowsPerBlock }: MatrixView): number {
+  return Math.max(1, Math.floor(RANGE_ELEMENTS / (cols * rowsPerBlock)));
+}
+
+/** Blocks `from` to `to` as a view of their own. */
+export function rangeOf(view: MatrixView, from: number, to: number): MatrixView {
+  const rows = Math.min(to * view.rowsPerBlock, view.rows) - from * view.rowsPerBlock;
+  return { ...view, rows, blocks: to - from };
 }

@@ -39,8 +39,12 @@ export async function run({ path, tensors, to }: DecodeTask, { workspace, breath
     for (const { name, offset, bytes } of tensors) {
       await breathe();
       try {
-        const tensor = await file.tensors.get(name)!.read();
-        if (target !== undefined) await writeRange(target, offset, tensor.bytes);
+        let at = offset;
+        for await (const piece of file.readPieces(name)) {
+          if (target !== undefined) await writeRange(target, at, piece);
+          at += piece.length;
+          await breathe();
+        }
       } catch (error) {
         if (target !== undefined || !(error instanceof FormatError)) throw error;
         damaged.push({ tensor: name, code: error.code, problem: error.message });

@@ -8,7 +8,7 @@ import { UnsupportedError } from "../../../core/errors.ts";
 import type { LazyTensor } from "../../../core/tensor.ts";
 import { openFileSource } from "../../../formats/containers/bytes.ts";
 import { COMPACT_EXTENSION } from "../../../formats/containers/compact/open.ts";
-import { compactSource, type CompactSource } from "../../../formats/containers/compact/write.ts";
+import { compactSource, type CompactSource, type RangedTensor } from "../../../formats/containers/compact/write.ts";
 import type { CompactLevel } from "../../../formats/encodings/compact/block.ts";
 import { encodePayload } from "../../../formats/encodings/compact/payload.ts";
 import { threadCompactCoder } from "../../../kernels/compact/thread-coder.ts";
@@ -40,8 +40,6 @@ export interface PreparedCompact {
 /** Bytes of a tensor, and tensors of a dtype, that a size is estimated from. */
 const SAMPLE_BYTES = 2 ** 19;
 const SAMPLE_TENSORS = 3;
-/** Bytes of the source in memory at a time, about, over all workers. */
-const AHEAD_BYTES = 2 ** 27;
 const MIB = 2 ** 20;
 
 /** @throws {InputError}, {FormatError}, {UnsupportedError} before anything is written. */
@@ -78,14 +76,18 @@ function targetOf(file: SourceFile, cast: "bf16" | undefined): CompactTarget {
 }
 
 /** A tensor of a file that is closed, rounded when it is asked for and wide. */
-function detached(tensor: LazyTensor, cast: "bf16" | undefined): LazyTensor {
+function detached(tensor: LazyTensor, cast: "bf16" | undefined): RangedTensor {
   const { name, dtype, shape, byteLength: bytes, location } = tensor;
   const { path, offset } = location!;
   if (cast === undefined || !CASTABLE.has(dtype))
     return {
       ...tensor,
       read: async () => ({ dtype, shape, bytes: bytes === 0 ? new Uint8Array(0) : await readRange(path, offset, bytes) }),
+      readInto: (from, out) => readInto(path, offset + from, out),
     };
+  const readPart = async (from: number, out: Uint8Array): Promise<void> => {
+    if (out.length > 0) await readCast(dtype, from, out, (at, part) => readInto(path, offset + at, part));
+  };
   return {
     name,
     dtype: "BF16",
@@ -93,16 +95,20 @@ function detached(tensor: LazyTensor, cast: "bf16" | undefined): LazyTensor {
     byteLength: byteLength("BF16", shape),
     async read() {
       const out = new Uint8Array(byteLength("BF16", shape));
-      if (out.length > 0) await readCast(dtype, 0, out, async (at, part) => part.set(await readRange(path, offset + at, part.length)));
+      await readPart(0, out);
       return { dtype: "BF16", shape, bytes: out };
     },
+    readInto: readPart,
   };
 }
 
-/** Tensors in memory at a time: enough for the workers, as long as they are not large. */
-export function tensorsAhead({ source }: CompactTarget, workers: number): number {
-  const largest = source.tensors.reduce((most, tensor) => Math.max(most, tensor.byteLength), 1);
-  return Math.max(1, Math.min(workers + 1, Math.floor(AHEAD_BYTES / largest)));
+async function readInto(path: string, offset: number, out: Uint8Array): Promise<void> {
+  const source = await openFileSource(path);
+  try {
+    await source.readInto(offset, out);
+  } finally {
+    await source.close();
+  }
 }
 
 /** Stored bytes for each byte of a dtype, by samples of its largest tensors. */
@@ -183,8 +189,8 @@ async function planOf(
     estimate: {
       outputBytes,
       diskBytes: Math.ceil(1.05 * outputBytes) + 32 * MIB,
-      // A tensor is there as it was read, in a worker, and encoded.
-      memoryBytes: 150 * MIB + Math.max(1, workers) * 32 * MIB + Math.max(3 * largest, Math.min(3 * AHEAD_BYTES, 3 * sourceBytes)),
+      // Ranges of 8 MiB under way, and each thread's own memory; classes and lengths of the largest tensor.
+      memoryBytes: 150 * MIB + Math.max(1, workers) * 64 * MIB + 32 * MIB + largest / 64,
       seconds: 0.5 + sourceBytes / 150e6,
       bitsPerWeight: weights === 0 ? 0 : (8 * outputBytes) / weights,
     },

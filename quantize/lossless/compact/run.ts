@@ -15,9 +15,9 @@ import { claimOutput, finishOutput, PARTIAL, publish, type ClaimedOutput } from 
 import type { Plan, QuantizeOptions, QuantizeReport } from "../../types.ts";
 import { checkApart, keyOf, pathOf, requestOf } from "../claim.ts";
 import type { CodecName } from "../codec.ts";
-import { prepareCompact, tensorsAhead, type PreparedCompact } from "./prepare.ts";
+import { prepareCompact, type PreparedCompact } from "./prepare.ts";
 import { encodeRecord, shortHash } from "./record.ts";
-import { createEncodePool } from "./tasks.ts";
+import { createEncodePool, rangeEncoder } from "./tasks.ts";
 import { verifyCompact } from "./verify.ts";
 
 /** Up to this many source bytes the finished artifact is read back as a whole; above it, each tensor was decoded before it was written. */
@@ -115,8 +115,8 @@ async function writeWeights(
       await mkdir(dirname(path), { recursive: true });
       const size = await writeCompact(path, source, {
         level,
-        ahead: tensorsAhead(target, pool.workers),
-        encode: (tensorName, tensor) => pool.run({ name: tensorName, tensor, level }, { ...(signal && { signal }) }),
+        ahead: pool.workers + 2,
+        encoder: rangeEncoder(pool, signal),
         onTensor: (facts) => onProgress?.({ phase: "quantize", done: (done += facts.bytes), total, unit: "bytes", detail: facts.name }),
       });
       await syncDirectory(dirname(path));

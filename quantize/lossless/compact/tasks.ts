@@ -4,7 +4,9 @@
  */
 import { extname } from "node:path";
 import type { CompactFile } from "../../../formats/containers/compact/read.ts";
-import { run as encode, type EncodeTask } from "../../../kernels/compact/tensor.ts";
+import type { RangeEncoder } from "../../../formats/containers/compact/encoder.ts";
+import { run as encode, type CompactAnswer, type CompactTask } from "../../../kernels/compact/tensor.ts";
+import { threadCompactCoder } from "../../../kernels/compact/thread-coder.ts";
 import { createPool, type Pool } from "../../../kernels/pool.ts";
 import { run as decode, type DecodeResult, type DecodeTask } from "./job.ts";
 
@@ -16,10 +18,32 @@ const THREADED_BYTES = 2 ** 23;
 const extension = extname(new URL(import.meta.url).pathname);
 
 /** @param bytes - of the whole work. */
-export function createEncodePool(workers: number, bytes: number): Pool<EncodeTask, readonly Uint8Array[]> {
+export function createEncodePool(workers: number, bytes: number): Pool<CompactTask, CompactAnswer> {
   const module = new URL(`../../../kernels/compact/tensor${extension}`, import.meta.url);
   return createPool({ workers: bytes < THREADED_BYTES ? 0 : workers, module, run: encode });
 }
+
+/** The threads of a pool as what a writer needs. */
+export function rangeEncoder(pool: Pool<CompactTask, CompactAnswer>, signal?: AbortSignal): RangeEncoder {
+  const ask = async <K extends keyof Answers>(task: CompactTask, key: K): Promise<Answers[K]> =>
+    ((await pool.run(task, { signal })) as Answers)[key];
+  return {
+    fitColumns: (view, bytes) => ask({ kind: "columns", view, bytes }, "columns"),
+    countBytes: (bytes) => ask({ kind: "count", bytes }, "counts"),
+    async encode(range, bytes, { whole }) {
+      const encoded = await ask({ kind: "encode", range, bytes, blocks: whole }, "encoded");
+      if (encoded === undefined) return undefined;
+      const { plan, rows, lengths, checksums } = encoded;
+      let at = 0;
+      return { plan, rows, blocks: lengths.map((length) => whole.subarray(at, (at += length))), checksums };
+    },
+    checksum: (bytes) => threadCompactCoder().checksum(bytes),
+  };
+}
+
+type Answers = Extract<CompactAnswer, { columns: unknown }> &
+  Extract<CompactAnswer, { counts: unknown }> &
+  Pick<Extract<CompactAnswer, { encoded?: unknown }>, "encoded">;
 
 /** @param bytes - of the whole work. */
 export function createDecodePool(workers: number, bytes: number): Pool<DecodeTask, DecodeResult> {

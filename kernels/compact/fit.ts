@@ -1,0 +1,76 @@
+/**
+ * Row and column classes through the kernels.
+ * @module
+ */
+import type { CompactLevel } from "../../formats/encodings/compact/block.ts";
+import { columnClasses, columnFactor, rowClass } from "../../formats/encodings/compact/classes.ts";
+import type { BlockCoder } from "../../formats/encodings/compact/coder.ts";
+import { STEP_COSTS } from "../../formats/encodings/compact/row-costs.ts";
+import type { MatrixView } from "../../formats/encodings/compact/view.ts";
+import type { Workspace } from "../load-wasm.ts";
+import { KINDS, type CompactKernel } from "./kernel.ts";
+import { takeColumns } from "./tables.ts";
+
+/** Bytes of a tensor in the kernels' memory at a time. */
+const PIECE = 2 ** 19;
+
+/** @param scratch - 32 bytes. Regions that are taken are the caller's to release. */
+export function createClassFitter(
+  workspace: Workspace,
+  kernel: CompactKernel,
+  scratch: number,
+): Pick<BlockCoder, "fitColumns" | "fitRows"> {
+  /** Pieces of whole rows, one after the other in the same region. */
+  function* pieces(
+    { rows, cols }: Pick<MatrixView, "rows" | "cols">,
+    bytes: Uint8Array,
+  ): Generator<readonly [at: number, first: number, count: number]> {
+    const rowBytes = 2 * cols;
+    const batch = Math.min(rows, Math.max(1, Math.floor(PIECE / rowBytes)));
+    const input = workspace.take(batch * rowBytes);
+    for (let first = 0; first < rows; first += batch) {
+      const count = Math.min(batch, rows - first);
+      workspace.bytes(input).set(bytes.subarray(first * rowBytes, (first + count) * rowBytes));
+      yield [input.at, first, count];
+    }
+  }
+
+  function fitColumns({ kind, cols }: MatrixView, sample: Uint8Array): Int16Array {
+    const sums = workspace.take(4 * cols);
+    workspace.bytes(sums).fill(0);
+    const rows = sample.length / (2 * cols);
+    for (const [at, , count] of pieces({ rows, cols }, sample)) kernel.addColumns(at, count, cols, KINDS.indexOf(kind), sums.at, scratch);
+    return columnClasses(workspace.f32(sums), rows);
+  }
+
+  function fitRows(view: MatrixView, columns: Int16Array, level: CompactLevel, bytes: Uint8Array): Int16Array {
+    const { kind, rows, cols } = view;
+    const code = KINDS.indexOf(kind);
+    const factors = workspace.take(4 * cols);
+    workspace.f32(factors).set(Float32Array.from(columns, columnFactor));
+    const sums = workspace.take(4 * rows);
+    const found = workspace.take(2 * rows);
+    const tables = level === "fast" ? takeColumns(workspace, cols, columns, "max") : undefined;
+    const counts = workspace.take(4096);
+    const costs = workspace.take(3072);
+    const costWords = new Int32Array(workspace.memory.buffer, costs.at, 768);
+    STEP_COSTS.forEach((step, i) => costWords.set(step, 256 * i));
+    let spaces: { readonly symbols: number; readonly escapes: number } | undefined;
+    for (const [at, first, count] of pieces(view, bytes)) {
+      kernel.sumRows(at, count, cols, code, factors.at, sums.at, scratch);
+      const classes = new Int16Array(workspace.memory.buffer, found.at + 2 * first, count);
+      const magnitudes = workspace.f32(sums);
+      for (let i = 0; i < count; i++) classes[i] = rowClass(magnitudes[i]!, cols);
+      if (tables === undefined) continue;
+      // The first piece is the largest.
+      spaces ??= { symbols: workspace.take(count * cols).at, escapes: workspace.take(4 * count * cols).at };
+      const { symbols, escapes } = spaces;
+      const own = found.at + 2 * first;
+      kernel.toSymbols(at, count, cols, code, own, tables.zeros, tables.tableBits, tables.stride, symbols, escapes);
+      kernel.cheapestRows(symbols, count, cols, own, counts.at, costs.at);
+    }
+    return new Int16Array(workspace.memory.buffer, found.at, rows).slice();
+  }
+
+  return { fitColumns, fitRows };
+}

@@ -1,0 +1,168 @@
+// Level `max`, see rans.ts. AssemblyScript, not TypeScript.
+import { endsEscapes, finishTail, openEscapes, patternsOf, rowBase, storeBf16 } from "./symbols.as";
+
+const STATE_MIN: u32 = 65536;
+const LANES: i32 = 16;
+
+// One symbol onto the state at `lane`: the word below `words` is written, and kept when the state was too large. Returns where words begin then.
+// Entry of a symbol, 16 bytes: u64 ceil(2^44 / frequency), u32 frequency << 20, u16 start, u16 4096 - frequency.
+// @ts-ignore: decorator
+@inline
+function put(words: usize, lane: usize, entry: usize): usize {
+  let x = load<u32>(lane);
+  const over = <usize>(x >= load<u32>(entry, 8));
+  store<u16>(words - 2, <u16>x);
+  x >>= <u32>(over << 4);
+  const quotient = <u32>((<u64>x * load<u64>(entry)) >> 44);
+  store<u32>(lane, x + <u32>load<u16>(entry, 12) + quotient * <u32>load<u16>(entry, 14));
+  return words - (over << 1);
+}
+
+/**
+ * rANS, backwards: from the last symbol to the first, words downwards from `words`.
+ *
+ * `table`: entries of 16 bytes by symbol byte. `states`: receives sixteen u32.
+ * @returns where the first word lies.
+ */
+export function encodeRans(symbols: usize, rows: i32, cols: i32, table: usize, words: usize, states: usize): usize {
+  for (let j = 0; j < LANES; j++) store<u32>(states + (j << 2), STATE_MIN);
+  const whole = cols & ~3;
+  let row = symbols + <usize>(rows - 1) * cols;
+  for (let r = rows - 1; r >= 0; r--) {
+    for (let c = cols - 1; c >= whole; c--) words = put(words, states + (<usize>(c & 15) << 2), table + (<usize>load<u8>(row + c) << 4));
+    for (let c = whole - 4; c >= 0; c -= 4) {
+      const four = load<u32>(row + c);
+      const lane = states + (<usize>(c & 12) << 2);
+      words = put(words, lane + 12, table + <usize>((four >> 20) & 0xff0));
+      words = put(words, lane + 8, table + <usize>((four >> 12) & 0xff0));
+      words = put(words, lane + 4, table + <usize>((four >> 4) & 0xff0));
+      words = put(words, lane, table + <usize>((four << 4) & 0xff0));
+    }
+    row -= cols;
+  }
+  return words;
+}
+
+// One step of four lanes: looks entries up. Entry by slot, u32: frequency << 20 | (slot - start) << 8 | symbol.
+// @ts-ignore: decorator
+@inline
+function lookUp(x: v128, tables: usize, offsets: usize): v128 {
+  const index = i32x4.add(i32x4.shl(v128.and(x, i32x4.splat(4095)), 2), v128.load16x4_u(offsets));
+  const low = i64x2.extract_lane(index, 0);
+  const high = i64x2.extract_lane(index, 1);
+  let e = v128.load32_zero(tables + <usize>(low & 0xffff));
+  e = v128.load32_lane(tables + <usize>(low >> 32), e, 1);
+  e = v128.load32_lane(tables + <usize>(high & 0xffff), e, 2);
+  return v128.load32_lane(tables + <usize>(high >> 32), e, 3);
+}
+
+// @ts-ignore: decorator
+@inline
+function step(x: v128, e: v128): v128 {
+  return i32x4.add(i32x4.mul(i32x4.shr_u(e, 20), i32x4.shr_u(x, 12)), v128.and(i32x4.shr_u(e, 8), i32x4.splat(0xfff)));
+}
+
+// @ts-ignore: decorator
+@inline
+function isSmall(x: v128): v128 {
+  return i32x4.eq(i32x4.shr_u(x, 16), i32x4.splat(0));
+}
+
+// @ts-ignore: decorator
+@inline
+function refill(x: v128, small: v128, mask: i32, words: usize, shuffles: usize): v128 {
+  const w = v128.swizzle(v128.load64_zero(words), v128.load(shuffles + (<usize>mask << 4)));
+  return v128.bitselect(v128.or(i32x4.shl(x, 16), w), x, small);
+}
+
+/**
+ * Decodes `rows` rows of a block.
+ *
+ * `offsets`: u16 by (row class mod 4) and column, table * 16384; `zeros` as in `toSymbols`; `stride` of both.
+ * `tables`: entries by table and slot. `shuffles`: 16 vectors: where lane j of a mask finds its word, 0x80 for none.
+ * `raw`, `signs`: see `rawEight`. `scratch`: 96 bytes. `states`: sixteen u32, replaced by the last ones.
+ * Reads at most two bytes an element from `words` on.
+ * @returns where the words end; 0 when the escapes do not end with the elements.
+ */
+export function decodeRans(
+  words: usize, states: usize, rows: i32, cols: i32, kind: i32, rowClasses: usize, zeros: usize, offsets: usize, stride: i32, tables: usize, shuffles: usize,
+  raw: usize, signs: usize, escapes: usize, escapeBytes: i32, scratch: usize, out: usize,
+): usize {
+  openEscapes(escapes, escapeBytes);
+  let x0 = v128.load(states), x1 = v128.load(states, 16), x2 = v128.load(states, 32), x3 = v128.load(states, 48);
+  const whole = cols & ~15;
+  const bits: usize = kind == 2 ? 0 : 1;
+  const low = i32x4.splat(0xff);
+  let i: usize = 0;
+  for (let r = 0; r < rows; r++) {
+    const q = <i32>load<i16>(rowClasses + (<usize>r << 1));
+    const z = zeros + <usize>((q & 3) * stride) * 2;
+    const o = offsets + <usize>((q & 3) * stride) * 2;
+    const base = rowBase(q);
+    const bases = i16x8.splat(<i16>base);
+    for (let c: usize = 0; c < <usize>whole; c += 16) {
+      const e0 = lookUp(x0, tables, o + (c << 1));
+      const e1 = lookUp(x1, tables, o + (c << 1) + 8);
+      const e2 = lookUp(x2, tables, o + (c << 1) + 16);
+      const e3 = lookUp(x3, tables, o + (c << 1) + 24);
+      x0 = step(x0, e0);
+      x1 = step(x1, e1);
+      x2 = step(x2, e2);
+      x3 = step(x3, e3);
+      let small = isSmall(x0);
+      let mask = i32x4.bitmask(small);
+      x0 = refill(x0, small, mask, words, shuffles);
+      words += <usize>popcnt(mask) << 1;
+      small = isSmall(x1);
+      mask = i32x4.bitmask(small);
+      x1 = refill(x1, small, mask, words, shuffles);
+      words += <usize>popcnt(mask) << 1;
+      small = isSmall(x2);
+      mask = i32x4.bitmask(small);
+      x2 = refill(x2, small, mask, words, shuffles);
+      words += <usize>popcnt(mask) << 1;
+      small = isSmall(x3);
+      mask = i32x4.bitmask(small);
+      x3 = refill(x3, small, mask, words, shuffles);
+      words += <usize>popcnt(mask) << 1;
+      const a = i16x8.narrow_i32x4_u(v128.and(e0, low), v128.and(e1, low));
+      const b = i16x8.narrow_i32x4_u(v128.and(e2, low), v128.and(e3, low));
+      if (kind == 2) v128.store(out + c, i8x16.narrow_i16x8_u(a, b));
+      else if (kind == 0) storeBf16(i8x16.narrow_i16x8_u(a, b), bases, z + (c << 1), raw + i + c, scratch, out + (c << 1));
+      else {
+        v128.store(out + (c << 1), patternsOf(kind, a, bases, v128.load(z + (c << 1)), raw, signs, i + c, scratch));
+        v128.store(out + (c << 1) + 16, patternsOf(kind, b, bases, v128.load(z + (c << 1) + 16), raw, signs, i + c + 8, scratch));
+      }
+    }
+    if (whole < cols) {
+      v128.store(states, x0);
+      v128.store(states, x1, 16);
+      v128.store(states, x2, 32);
+      v128.store(states, x3, 48);
+      for (let c = whole; c < cols; c++) {
+        const lane = states + (<usize>(c & 15) << 2);
+        let x = load<u32>(lane);
+        const e = load<u32>(tables + <usize>load<u16>(o + (<usize>c << 1)) + <usize>((x & 4095) << 2));
+        x = (e >> 20) * (x >> 12) + ((e >> 8) & 0xfff);
+        if (x < STATE_MIN) {
+          x = (x << 16) | <u32>load<u16>(words);
+          words += 2;
+        }
+        store<u32>(lane, x);
+        store<u16>(scratch + 48 + (<usize>(c & 15) << 1), <u16>(e & 0xff));
+      }
+      x0 = v128.load(states);
+      x1 = v128.load(states, 16);
+      x2 = v128.load(states, 32);
+      x3 = v128.load(states, 48);
+      finishTail(kind, scratch + 48, cols - whole, base, z + (<usize>whole << 1), raw, signs, i + whole, out + (<usize>whole << bits));
+    }
+    i += cols;
+    out += <usize>cols << bits;
+  }
+  v128.store(states, x0);
+  v128.store(states, x1, 16);
+  v128.store(states, x2, 32);
+  v128.store(states, x3, 48);
+  return endsEscapes() ? words : 0;
+}

@@ -1,0 +1,192 @@
+// Between patterns and symbols. AssemblyScript, not TypeScript.
+
+const ESCAPE: i32 = 57;
+const RELATIVE_MIN: i32 = 116;
+const RELATIVE_ZERO: i32 = 160;
+/** A nibble of escapes that says that more follow. */
+const FAR: i32 = 15;
+
+/** Where escapes are written, and read, as a number of nibbles from `escapes` on; a reader that needs more than there are gets zeros and goes past the end. */
+let escapes: usize = 0;
+let nibbles: usize = 0;
+let nibbleEnd: usize = 0;
+
+/**
+ * Symbols of `rows` rows of floats, one byte each: symbol | table << 6, to `symbols`.
+ *
+ * `rowClasses`: i16 by row. `zeros`: i16 by (row class mod 4) and column, four times the whole octaves; `tableBits`: u8 likewise, table << 6.
+ * `to`: receives escapes, at most 4 bytes an element.
+ * @returns bytes of escapes.
+ */
+export function toSymbols(x: usize, rows: i32, cols: i32, kind: i32, rowClasses: usize, zeros: usize, tableBits: usize, stride: i32, symbols: usize, to: usize): i32 {
+  escapes = to;
+  nibbles = 0;
+  const shift: i32 = kind == 0 ? 5 : 8;
+  const mask: i32 = kind == 0 ? 0x3ff : 0x7f;
+  for (let r = 0; r < rows; r++) {
+    const q = <i32>load<i16>(rowClasses + (<usize>r << 1));
+    const z = zeros + <usize>((q & 3) * stride) * 2;
+    const t = tableBits + <usize>((q & 3) * stride);
+    const base = rowBase(q);
+    const bases = i16x8.splat(<i16>base);
+    let c = 0;
+    for (; c + 8 <= cols; c += 8) {
+      const patterns = v128.load(x + (<usize>c << 1));
+      const coded = v128.and(i16x8.shr_u(patterns, shift), i16x8.splat(<i16>mask));
+      const symbol = i16x8.sub(i16x8.sub(coded, bases), v128.load(z + (<usize>c << 1)));
+      const isEscape = i16x8.ge_u(symbol, i16x8.splat(<i16>ESCAPE));
+      const kept = v128.bitselect(i16x8.splat(<i16>ESCAPE), symbol, isEscape);
+      const bytes = v128.or(i8x16.narrow_i16x8_u(kept, kept), v128.load64_zero(t + c));
+      v128.store64_lane(symbols + c, bytes, 0);
+      if (v128.any_true(isEscape)) {
+        for (let j = c; j < c + 8; j++) putEscape(x, j, shift, mask, base, z);
+      }
+    }
+    for (; c < cols; c++) {
+      const symbol = ((<i32>load<u16>(x + (<usize>c << 1)) >> shift) & mask) - base - <i32>load<i16>(z + (<usize>c << 1));
+      store<u8>(symbols + c, <u8>((<u32>symbol < <u32>ESCAPE ? symbol : ESCAPE) | <i32>load<u8>(t + c)));
+      putEscape(x, c, shift, mask, base, z);
+    }
+    x += <usize>cols << 1;
+    symbols += cols;
+  }
+  return <i32>((nibbles + 1) >> 1);
+}
+
+
+function putEscape(x: usize, c: i32, shift: i32, mask: i32, base: i32, z: usize): void {
+  const coded = (<i32>load<u16>(x + (<usize>c << 1)) >> shift) & mask;
+  const symbol = coded - base - <i32>load<i16>(z + (<usize>c << 1));
+  if (<u32>symbol < <u32>ESCAPE) return;
+  const near = -1 - symbol;
+  const relative = symbol + RELATIVE_MIN;
+  if (<u32>near < <u32>FAR) putNibble(near);
+  else {
+    putNibble(FAR);
+    const isByte = <u32>relative < 255;
+    putNibble(isByte ? relative & 15 : 15);
+    putNibble(isByte ? relative >> 4 : 15);
+    if (isByte) return;
+    for (let bit = 0; bit < 16; bit += 4) putNibble((coded >> bit) & 15);
+  }
+}
+
+function putNibble(value: i32): void {
+  const at = escapes + (nibbles >> 1);
+  store<u8>(at, <u8>((nibbles & 1) == 0 ? value : <i32>load<u8>(at) | (value << 4)));
+  nibbles++;
+}
+
+function takeNibble(): i32 {
+  if (nibbles >= nibbleEnd) {
+    nibbles = nibbleEnd + 2;
+    return 0;
+  }
+  const byte = <i32>load<u8>(escapes + (nibbles >> 1));
+  return (nibbles++ & 1) == 0 ? byte & 15 : byte >> 4;
+}
+
+/** Starts reading `bytes` bytes of escapes. */
+export function openEscapes(at: usize, bytes: i32): void {
+  escapes = at;
+  nibbles = 0;
+  nibbleEnd = <usize>bytes << 1;
+}
+
+/** Whether the escapes end here. */
+export function endsEscapes(): bool {
+  return nibbles <= nibbleEnd && nibbleEnd - nibbles < 2;
+}
+
+function nextEscape(expected: i32): i32 {
+  const near = takeNibble();
+  if (near < FAR) return expected + RELATIVE_MIN - 1 - near;
+  const low = takeNibble();
+  const relative = low | (takeNibble() << 4);
+  if (relative < 255) return expected + relative;
+  let coded = 0;
+  for (let bit = 0; bit < 16; bit += 4) coded |= takeNibble() << bit;
+  return coded;
+}
+
+/** Four times the whole octaves of a row class, less what symbols start from: added to a symbol and the column's part it gives the coded bits. */
+// @ts-ignore: decorator
+@inline
+export function rowBase(q: i32): i32 {
+  return 4 * (q >> 2) - RELATIVE_ZERO + RELATIVE_MIN;
+}
+
+// Coded bits of eight elements among which are escapes; `scratch` is 48 bytes.
+function codedWithEscapes(symbol: v128, coded: v128, scratch: usize): v128 {
+  v128.store(scratch, symbol);
+  v128.store(scratch, coded, 16);
+  for (let j: usize = 0; j < 16; j += 2) {
+    if (load<u16>(scratch + j) != <u16>ESCAPE) continue;
+    // What the symbol stands for, less the symbol: the coded bits of relative 0.
+    const expected = <i32>load<i16>(scratch + j + 16) - ESCAPE - RELATIVE_MIN;
+    store<i16>(scratch + j + 16, <i16>nextEscape(expected));
+  }
+  return v128.load(scratch, 16);
+}
+
+// Raw bits of elements i..i+7 in their places. bf16: `raw` is a byte an element; f16: `raw` low bytes, `signs` bits.
+// @ts-ignore: decorator
+@inline
+function rawEight(kind: i32, raw: usize, signs: usize, i: usize): v128 {
+  const bytes = v128.load8x8_u(raw + i);
+  if (kind == 0) {
+    return v128.or(v128.and(bytes, i16x8.splat(0x1f)), i16x8.shl(v128.and(bytes, i16x8.splat(0x20)), 10));
+  }
+  const eight = <i32>load<u16>(signs + (i >> 3)) >> <i32>(i & 7);
+  const bits = v128.and(i16x8.splat(<i16>eight), i16x8(1, 2, 4, 8, 16, 32, 64, 128));
+  return v128.or(bytes, v128.and(i16x8.ne(bits, i16x8.splat(0)), i16x8.splat(<i16>0x8000)));
+}
+
+// Patterns of eight symbols.
+// @ts-ignore: decorator
+@inline
+export function patternsOf(kind: i32, symbol: v128, bases: v128, zero: v128, raw: usize, signs: usize, i: usize, scratch: usize): v128 {
+  let coded = i16x8.add(symbol, i16x8.add(bases, zero));
+  if (v128.any_true(i16x8.eq(symbol, i16x8.splat(<i16>ESCAPE)))) coded = codedWithEscapes(symbol, coded, scratch);
+  const rest = rawEight(kind, raw, signs, i);
+  return kind == 0
+    ? v128.or(i16x8.shl(v128.and(coded, i16x8.splat(0x3ff)), 5), rest)
+    : v128.or(i16x8.shl(v128.and(coded, i16x8.splat(0x7f)), 8), rest);
+}
+
+// The last `count` elements of a row, fewer than eight: symbols (u16) lie in `scratch`, patterns go to `out`.
+export function finishTail(kind: i32, scratch: usize, count: i32, base: i32, z: usize, raw: usize, signs: usize, i: usize, out: usize): void {
+  for (let j = 0; j < count; j++) {
+    const symbol = <i32>load<u16>(scratch + (<usize>j << 1));
+    if (kind == 2) {
+      store<u8>(out + j, <u8>symbol);
+      continue;
+    }
+    const zero = base + <i32>load<i16>(z + (<usize>j << 1));
+    const coded = symbol == ESCAPE ? nextEscape(zero - RELATIVE_MIN) : zero + symbol;
+    const at = i + j;
+    const low = <i32>load<u8>(raw + at);
+    const pattern = kind == 0
+      ? ((coded & 0x3ff) << 5) | (low & 0x1f) | ((low & 0x20) << 10)
+      : ((coded & 0x7f) << 8) | low | (((<i32>load<u8>(signs + (at >> 3)) >> <i32>(at & 7)) & 1) << 15);
+    store<u16>(out + (<usize>j << 1), <u16>pattern);
+  }
+}
+
+/** Sixteen bf16 patterns from symbols in bytes, to `out`: as `patternsOf`, with one look for escapes. `zeros`: i16 by column, `raw`: a byte by element. */
+// @ts-ignore: decorator
+@inline
+export function storeBf16(symbols: v128, bases: v128, zeros: usize, raw: usize, scratch: usize, out: usize): void {
+  const a = i16x8.extend_low_i8x16_u(symbols), b = i16x8.extend_high_i8x16_u(symbols);
+  let codedA = i16x8.add(i16x8.add(a, bases), v128.load(zeros));
+  let codedB = i16x8.add(i16x8.add(b, bases), v128.load(zeros, 16));
+  if (v128.any_true(i8x16.eq(symbols, i8x16.splat(<i8>ESCAPE)))) {
+    codedA = codedWithEscapes(a, codedA, scratch);
+    codedB = codedWithEscapes(b, codedB, scratch);
+  }
+  const rawA = v128.load8x8_u(raw), rawB = v128.load8x8_u(raw + 8);
+  // The sign comes to the top by a shift; what the shift brings along lies under the coded bits.
+  const mask = i16x8.splat(0x7fe0);
+  v128.store(out, v128.bitselect(i16x8.shl(codedA, 5), v128.or(rawA, i16x8.shl(rawA, 10)), mask));
+  v128.store(out, v128.bitselect(i16x8.shl(codedB, 5), v128.or(rawB, i16x8.shl(rawB, 10)), mask), 16);
+}
