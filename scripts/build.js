@@ -1,6 +1,6 @@
 // Builds everything git does not track: WASM kernels, vendored engines, dist/.
 // Each step is a module with one exported function, so that tests and CI can run one alone.
-import { chmodSync, cpSync, existsSync, rmSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, rmSync, statSync } from "node:fs";
 import { execFileSync } from "node:child_process";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -19,7 +19,8 @@ if (only === undefined || only === "dist") {
   execFileSync(process.execPath, [tsc, "-p", "tsconfig.build.json"], { stdio: "inherit" });
   // tsc compiles generated .ts files, but does not copy the engines' .js and .wasm files.
   if (existsSync("model/engines/generated")) cpSync("model/engines/generated", "dist/model/engines/generated", { recursive: true });
-  // Decoders in other languages, which go beside artifacts as they are.
-  for (const name of ["df11.c", "df11_host.h", "df11.cu", "df11.mjs", "df11-unit.mjs", "df11.wgsl", "df11-webgpu.mjs"]) cpSync(`kernels/df11/${name}`, `dist/kernels/df11/${name}`);
+  // Decoders in other languages and their browser page, which go beside artifacts as they are.
+  const emitted = /\.(c|cu|h|html|mjs|wgsl)$/;
+  cpSync("kernels", "dist/kernels", { recursive: true, filter: (path) => statSync(path).isDirectory() || emitted.test(path) });
   if (existsSync("dist/cli/main.js")) chmodSync("dist/cli/main.js", 0o755);
 }

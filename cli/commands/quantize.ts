@@ -90,7 +90,7 @@ function addRecipeOptions(command: Command): void {
       collect,
     )
     .option("--cast <dtype>", "lossless: bf16 rounds wider weights first, which is lossy")
-    .option("--kernels <languages>", "lossless: put decoders beside the artifact: c, wasm", collect);
+    .option("--kernels <languages>", "lossless: put decoders beside the artifact: c, wasm, wgsl, cuda", collect);
   addDataOptions(command);
   addEngineOptions(command);
   command.addOption(new Option("--log-level <level>").hideHelp());

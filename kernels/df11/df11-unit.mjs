@@ -26,10 +26,13 @@ export function checkUnit({ luts, encodedExponent, signMantissa, outputPositions
     const target = 256 - luts[i];
     if (luts[i] >= 240 ? target >= rows || target <= i >> 8 : lengths[luts[i]] === 0) throw new Error(`slot ${i} of luts leads nowhere`);
   }
-  if (outputPositions.length !== 4 * (blocks + 1) || gaps.length !== 320 * blocks)
-    throw new Error("output_positions or gaps do not fit the stream");
+  const entries = outputPositions.length / 4;
   const positions = new DataView(outputPositions.buffer, outputPositions.byteOffset, outputPositions.byteLength);
-  const position = (block) => positions.getUint32(4 * block, true);
+  // The official encoder leaves the last entry out when the last code straddles a block and ends on a byte.
+  const position = (block) => (block < entries ? positions.getUint32(4 * block, true) : signMantissa.length);
+  const isShort = blocks > 0 && entries === blocks && position(blocks - 1) === signMantissa.length;
+  if ((entries !== blocks + 1 && !isShort) || gaps.length !== 320 * blocks)
+    throw new Error("output_positions or gaps do not fit the stream");
   if (position(0) !== 0 || position(blocks) !== signMantissa.length) throw new Error("output_positions do not fit sign_mantissa");
   for (let block = 0; block < blocks; block++) {
     const count = position(block + 1) - position(block);

@@ -9,6 +9,10 @@
 // The arrays are Uint8Arrays as they lie in the safetensors file. One thread, no shared memory: a page needs no special headers.
 import { BLOCK_BYTES, checkUnit, isMain, selfTest } from "./df11-unit.mjs";
 
+/** Blocks decoded at a time, four of them at once. */
+const BATCH = 8;
+/** A code may end behind the batch, and a load may look past it. */
+const LOOK_AHEAD = 16;
 const MAX_PAGES = 32768;
 const PAGE = 65536;
 
@@ -22,41 +26,54 @@ export async function createDecoder(wasm) {
 function decodeUnit(kernel, memory, unit) {
   const { rows, blocks, position } = checkUnit(unit);
   const { luts, encodedExponent, signMantissa, gaps } = unit;
+  let fullest = 0;
+  for (let first = 0; first < blocks; first += BATCH) {
+    fullest = Math.max(fullest, position(Math.min(first + BATCH, blocks)) - position(first));
+  }
   let next = 1024;
   const take = (length) => {
     const at = next;
     next = Math.ceil((at + length + 64) / 64) * 64;
-    const missing = Math.ceil((next - memory.buffer.byteLength) / PAGE);
-    if (missing > 0) memory.grow(missing);
     return at;
   };
-  const view = (at, length) => new Uint8Array(memory.buffer, at, length);
-  const [tables, fast, stream, exponents, rest, merged] = [
-    luts.length,
-    8 * 4096,
-    BLOCK_BYTES + 16,
-    8 * BLOCK_BYTES,
-    8 * BLOCK_BYTES,
-    16 * BLOCK_BYTES,
-  ].map(take);
-  view(tables, luts.length).set(luts);
+  const [tables, fast, jobs, stream] = [luts.length, 8 * 2048, 64, BATCH * BLOCK_BYTES + LOOK_AHEAD].map(take);
+  const [exponents, rest, merged] = [fullest, fullest, 2 * fullest].map(take);
+  const missing = Math.ceil((next - memory.buffer.byteLength) / PAGE);
+  if (missing > 0) memory.grow(missing);
+  const heap = new Uint8Array(memory.buffer);
+  heap.set(luts, tables);
   kernel.buildTable(tables, rows, fast);
   const out = new Uint16Array(signMantissa.length);
   const bytes = new Uint8Array(out.buffer);
-  for (let block = 0; block < blocks; block++) {
-    const [from, to] = [position(block), position(block + 1)];
-    if (from === to) continue;
-    const piece = encodedExponent.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES + 8);
-    view(stream, BLOCK_BYTES + 16).fill(0);
-    view(stream, piece.length).set(piece);
-    // The first window of a block is its 512th times `block`: five bits at a whole byte.
-    const gap = gaps[320 * block] >> 3;
-    const end = 8 * Math.min(BLOCK_BYTES, encodedExponent.length - block * BLOCK_BYTES);
-    if (kernel.decodeBlock(stream, gap, end, tables, rows, fast, exponents, to - from) < 0)
-      throw new Error(`block ${block} does not decode`);
-    view(rest, to - from).set(signMantissa.subarray(from, to));
+  // The first window of a block is its 512th times `block`: five bits at a whole byte.
+  const startBit = (block) => 8 * BLOCK_BYTES * block + (gaps[320 * block] >> 3);
+  for (let first = 0; first < blocks; first += BATCH) {
+    const last = Math.min(first + BATCH, blocks);
+    const [from, to] = [position(first), position(last)];
+    const origin = 8 * BLOCK_BYTES * first;
+    const piece = encodedExponent.subarray(first * BLOCK_BYTES, last * BLOCK_BYTES + LOOK_AHEAD);
+    heap.set(piece, stream);
+    heap.fill(0, stream + piece.length, exponents);
+    for (let group = first; group < last; group += 4) {
+      const records = new Int32Array(memory.buffer, jobs, 16).fill(0);
+      for (let block = group; block < Math.min(group + 4, last); block++) {
+        const end = 8 * Math.min(encodedExponent.length, (block + 1) * BLOCK_BYTES) - origin;
+        const record = [startBit(block) - origin, end, exponents + position(block) - from, position(block + 1) - position(block)];
+        records.set(record, 4 * (block - group));
+      }
+      kernel.decodeFour(stream, tables, rows, fast, jobs);
+      for (let block = group; block < Math.min(group + 4, last); block++) {
+        // Blocks behind the last weight hold nothing, and the last one may end before its padding does.
+        if (position(block) === signMantissa.length) continue;
+        const end = records[4 * (block - group)] + origin;
+        const isEnd = position(block + 1) === signMantissa.length;
+        if (records[4 * (block - group)] < 0 || (isEnd ? Math.ceil(end / 8) !== encodedExponent.length : end !== startBit(block + 1)))
+          throw new Error(`block ${block} does not decode`);
+      }
+    }
+    heap.set(signMantissa.subarray(from, to), rest);
     kernel.mergePatterns(exponents, rest, to - from, merged);
-    bytes.set(view(merged, 2 * (to - from)), 2 * from);
+    bytes.set(heap.subarray(merged, merged + 2 * (to - from)), 2 * from);
   }
   return out;
 }

@@ -57,6 +57,9 @@ test("decoders lie in one folder with a README, and restore leaves them out", as
     "df11_host.h",
     "df11_selftest.h",
     "df11_selftest.json",
+    "index.html",
+    "page.mjs",
+    "restore.mjs",
   ]);
   const back = join(work, "back");
   await restore(out, { out: back });

@@ -34,13 +34,19 @@ type NamedFile = readonly [name: string, content: Uint8Array];
 
 const source = async (...names: readonly string[]): Promise<NamedFile[]> =>
   Promise.all(
-    names.map(async (name) => [name, new Uint8Array(await readFile(new URL(`../../kernels/df11/${name}`, import.meta.url)))] as const),
+    names.map(
+      async (name) =>
+        [name.split("/").pop()!, new Uint8Array(await readFile(new URL(`../../kernels/df11/${name}`, import.meta.url)))] as const,
+    ),
   );
 const text = (content: string): Uint8Array => new TextEncoder().encode(content);
 const header = (test: SelfTest): NamedFile => ["df11_selftest.h", text(headerText(test))];
 const facts = (test: SelfTest): NamedFile => ["df11_selftest.json", text(`${JSON.stringify(test, undefined, 2)}\n`)];
 
-/** To add one: its files in `kernels/df11/`, their names in scripts/build.js, and an entry here. */
+/** A page that decodes the artifact beside it, or files dropped on it. */
+const PAGE = ["browser/index.html", "browser/page.mjs", "browser/restore.mjs"];
+
+/** To add one: its files in `kernels/df11/` and an entry here. */
 const LANGUAGES: ReadonlyMap<string, Language> = new Map([
   [
     "c",
@@ -53,13 +59,18 @@ const LANGUAGES: ReadonlyMap<string, Language> = new Map([
     "wasm",
     {
       files: async (test) => [
-        ...(await source("df11.mjs", "df11-unit.mjs")),
+        ...(await source("df11.mjs", "df11-unit.mjs", ...PAGE)),
         ["df11.wasm", privateMemory(Buffer.from(wasm, "base64"))],
         facts(test),
       ],
       usage: `WASM SIMD with a small JavaScript module, for Node 20 and browsers; a page needs no special headers:
 
-    node df11.mjs ..`,
+    node df11.mjs ..
+
+  \`index.html\` decodes the artifact, or files dropped on it, in a browser, shows SHA-256 and gives source files back. Any static server
+  of the artifact's folder will do, on localhost or with https:
+
+    npx http-server ..        # then open http://localhost:8080/kernels/`,
     },
   ],
   [
