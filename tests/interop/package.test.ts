@@ -25,6 +25,7 @@ describe("the packed package works in an empty folder", () => {
     const packed = (await readdir(folder)).find((name) => name.endsWith(".tgz"));
     tarball = join(folder, packed!);
     await cp(join(root, "fixtures/models/tiny-llama"), join(folder, "tiny-llama"), { recursive: true });
+    await cp(join(root, "fixtures/lossless/df11/llama-slice/source"), join(folder, "llama-slice"), { recursive: true });
   });
   afterAll(async () => rm(folder, { recursive: true, force: true }));
 
@@ -54,6 +55,14 @@ describe("the packed package works in an empty folder", () => {
       quantization_config: Record<string, unknown>;
     };
     expect(config.quantization_config).toMatchObject({ quant_method: "compressed-tensors", format: "int-quantized" });
+
+    const lossless = ["--method", "dfloat11", "--kernels", "c,wasm,wgsl,cuda", "--out", "df11"];
+    await npx("bitwright", join(folder, "llama-slice"), ...lossless);
+    expect(
+      (await readdir(join(project, "df11/kernels"))).filter((name) => /^(df11\.(c|cu|mjs|wasm|wgsl)|index\.html)$/.test(name)),
+    ).toHaveLength(6);
+    const selfTest = await run(process.execPath, ["df11/kernels/df11.mjs", "df11"], { cwd: project });
+    expect(selfTest.stdout).toMatch(/^ok: unit /);
 
     await writeFile(
       join(project, "use.js"),
