@@ -1,12 +1,14 @@
 /**
  * Speed of DFloat11, next to copying memory, to zstd level 1, and to `cp`, in the same run.
  *
- *   npx tsx bench/dfloat11.ts [--mib 256] [--gib 4] [--workers 2] [--dir folder] [--runs 3]
+ *   npx tsx bench/dfloat11.ts [--mib 64] [--rounds 25]                                    one thread, in memory
+ *   npx tsx bench/dfloat11.ts --end-to-end [file] [--gb 4] [--runs 3] [--workers 1,2] [--dir folder]
  *
- * 1. One thread: encode and decode (with every block checked) of a Gaussian bf16 unit, GB of bf16 a second, as a ratio to memcpy.
- * 2. One worker and two: the whole job over the same file.
- * 3. End to end: a safetensors file of --gib GiB, read, encoded, decoded and compared, written; peak resident memory.
- * Figures of a loaded machine mean little; the ratios are to copies made in the same minute.
+ * One thread: encode (histogram, code, streams, index) and decode (every block's end checked) of Gaussian bf16 weights. Rounds of all
+ * rows alternate; the fastest and the median round are shown, and CPU time beside wall time, since other work may run.
+ *
+ * End to end: a safetensors file of --gb 10^9 bytes and several hundred tensors is made (or `file` is taken), then `cp` and the whole job
+ * (read, encode, decode what was written and compare, sync) alternate; seconds of wall, CPU, and peak resident memory of the process.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -27,17 +29,20 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { createRandom } from "../core/random.ts";
+import type { Df11Unit } from "../formats/encodings/dfloat11/fields.ts";
 import { layoutSafetensors } from "../formats/containers/safetensors/write.ts";
 import { createBlockDecoder, indexOf } from "../kernels/df11/blocks.ts";
 import { encodeUnitFast } from "../kernels/df11/encode.ts";
 import { createExponentCounter, createUnitEncoder, planCode, STRIP } from "../kernels/df11/unit-encoder.ts";
 import { createWorkspace, type Workspace } from "../kernels/load-wasm.ts";
-import { quantize } from "../quantize/quantize.ts";
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
-    mib: { type: "string", default: "256" },
-    gib: { type: "string", default: "4" },
+    mib: { type: "string", default: "64" },
+    rounds: { type: "string", default: "25" },
+    "end-to-end": { type: "boolean", default: false },
+    gb: { type: "string", default: "4" },
     workers: { type: "string", default: "1,2" },
     dir: { type: "string", default: tmpdir() },
     runs: { type: "string", default: "3" },
@@ -46,19 +51,9 @@ const { values } = parseArgs({
     out: { type: "string" },
   },
 });
-const runs = Number(values.runs);
 const GB = 1e9;
 
-/** Best of several runs, seconds. */
-async function best(work: () => unknown): Promise<number> {
-  let least = Infinity;
-  for (let i = 0; i < runs; i++) {
-    const start = performance.now();
-    await work();
-    least = Math.min(least, (performance.now() - start) / 1000);
-  }
-  return least;
-}
+const median = (numbers: readonly number[]): number => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
 
 /** Gaussian weights of a few scales, as little-endian bf16. */
 function gaussian(count: number, seed: number): Uint8Array {
@@ -71,6 +66,7 @@ function gaussian(count: number, seed: number): Uint8Array {
 }
 
 if (values.job !== undefined) {
+  const { quantize } = await import("../quantize/quantize.ts");
   const started = performance.now();
   const report = await quantize(values.job, { recipe: { method: ["dfloat11"] }, out: values.out!, workers: Number(values.workers) });
   const { outputBytes, sourceBytes, cpuSeconds } = report;
@@ -82,48 +78,63 @@ if (values.job !== undefined) {
   );
 } else {
   console.log(`load ${loadavg()[0]!.toFixed(2)}`);
-  await oneThread();
-  await endToEnd();
+  if (values["end-to-end"]) await endToEnd(positionals[0]);
+  else oneThread();
 }
 
-async function oneThread(): Promise<void> {
+function oneThread(): void {
   const bytes = gaussian(Number(values.mib) * 2 ** 19, 1);
   const copy = new Uint8Array(bytes.length);
-  const memcpy = bytes.length / GB / (await best(() => copy.set(bytes)));
   const workspace = createWorkspace();
   const encoding = encodeUnitFast([bytes], [], workspace);
   if (!("unit" in encoding)) throw new Error(encoding.refusal.text);
   const { unit } = encoding;
-  const encode = bytes.length / GB / (await best(() => encodeInto(bytes, unit.encodedExponent, unit.signMantissa, workspace)));
-  const decode =
-    bytes.length /
-    GB /
-    (await best(() => {
-      const mark = workspace.mark();
-      const index = indexOf(unit);
-      createBlockDecoder("bench", unit.luts, index, workspace).decode(0, index.blocks, unit.encodedExponent, unit.signMantissa, copy);
-      workspace.release(mark);
-    }));
+  const rows: readonly { readonly name: string; readonly work: () => void; readonly wall: number[]; readonly cpu: number[] }[] = [
+    { name: "memcpy", work: () => copy.set(bytes), wall: [], cpu: [] },
+    { name: "DF11 encode", work: () => encodeInto(bytes, unit.encodedExponent, unit.signMantissa, workspace), wall: [], cpu: [] },
+    { name: "DF11 decode", work: () => decodeInto(unit, copy, workspace), wall: [], cpu: [] },
+  ];
+  for (let round = -2; round < Number(values.rounds); round++) {
+    for (const { work, wall, cpu } of rows) {
+      const [start, used] = [performance.now(), process.cpuUsage()];
+      work();
+      const seconds = (performance.now() - start) / 1000;
+      const { user, system } = process.cpuUsage(used);
+      if (round < 0) continue;
+      wall.push(seconds);
+      cpu.push((user + system) / 1e6);
+    }
+  }
   if (Buffer.compare(copy, bytes) !== 0) throw new Error("decoded weights differ");
-  const row = (name: string, speed: number): void =>
-    console.log(`${name.padEnd(28)} ${speed.toFixed(2).padStart(7)} GB/s  ${(speed / memcpy).toFixed(3)} of memcpy`);
-  row("memcpy, one thread", memcpy);
-  row("DF11 encode, one thread", encode);
-  row("DF11 decode, one thread", decode);
+  const speed = (seconds: number): number => bytes.length / GB / seconds;
+  const show = (number: number): string => number.toFixed(2).padStart(7);
+  console.log(`one thread, ${values.mib} MiB; GB/s: fastest, median, median by CPU time; fastest as part of memcpy's`);
+  const fastest = rows.map(({ wall }) => speed(Math.min(...wall)));
+  rows.forEach(({ name, wall, cpu }, i) =>
+    console.log(
+      `${name.padEnd(20)}${show(fastest[i]!)}${show(speed(median(wall)))}${show(speed(median(cpu)))}  ${(fastest[i]! / fastest[0]!).toFixed(3)}`,
+    ),
+  );
   const file = join(values.dir, `df11-bench-${process.pid}.bin`);
   writeFileSync(file, bytes);
   try {
-    const { stdout, stderr } = spawnSync("zstd", ["-b1", "-e1", "--single-thread", "-i1", file], { encoding: "utf8" });
-    const found = [...`${stdout}${stderr}`.matchAll(/([\d.]+) MB\/s/g)].map(([, speed]) => Number(speed) / 1000);
+    const { stdout, stderr } = spawnSync("zstd", ["-b1", "-e1", "--single-thread", "-i3", file], { encoding: "utf8" });
+    const found = [...`${stdout}${stderr}`.matchAll(/([\d.]+) MB\/s/g)].map(([, at]) => Number(at) / 1000);
     if (found.length >= 2) {
       const [compress, decompress] = found.slice(-2) as [number, number];
-      row("zstd -1 compress", compress);
-      row("zstd -1 decompress", decompress);
-      console.log(`encode ${(encode / compress).toFixed(2)}, decode ${(decode / decompress).toFixed(2)} of zstd -1`);
+      console.log(`zstd -1             ${show(compress)} compress ${show(decompress)} decompress`);
+      console.log(`DF11 / zstd -1: encode ${(fastest[1]! / compress).toFixed(2)}, decode ${(fastest[2]! / decompress).toFixed(2)}`);
     } else console.log("no zstd on this system");
   } finally {
     rmSync(file);
   }
+}
+
+function decodeInto(unit: Df11Unit, out: Uint8Array, workspace: Workspace): void {
+  const mark = workspace.mark();
+  const index = indexOf(unit);
+  createBlockDecoder("bench", unit.luts, index, workspace).decode(0, index.blocks, unit.encodedExponent, unit.signMantissa, out);
+  workspace.release(mark);
 }
 
 /** Histogram, code, streams and index, into memory that is there already, as memcpy has it. */
@@ -151,79 +162,93 @@ function encodeInto(bytes: Uint8Array, stream: Uint8Array, signMantissa: Uint8Ar
   workspace.release(mark);
 }
 
-/** A Llama of 4096: blocks of seven matrices, until the file is large enough. */
-function makeModel(path: string, gib: number): void {
+/** Blocks of seven matrices as in a Llama of 2048, each layer with scales of its own, until the file is large enough. */
+function makeModel(path: string, size: number): void {
   const shapes = [
-    ["self_attn.q_proj", 4096, 4096],
-    ["self_attn.k_proj", 1024, 4096],
-    ["self_attn.v_proj", 1024, 4096],
-    ["self_attn.o_proj", 4096, 4096],
-    ["mlp.gate_proj", 14336, 4096],
-    ["mlp.up_proj", 14336, 4096],
-    ["mlp.down_proj", 4096, 14336],
+    ["self_attn.q_proj", 2048, 2048],
+    ["self_attn.k_proj", 512, 2048],
+    ["self_attn.v_proj", 512, 2048],
+    ["self_attn.o_proj", 2048, 2048],
+    ["mlp.gate_proj", 5632, 2048],
+    ["mlp.up_proj", 5632, 2048],
+    ["mlp.down_proj", 2048, 5632],
   ] as const;
   const specs = [];
-  for (let bytes = 0, layer = 0; bytes < gib * 2 ** 30; layer++) {
+  for (let bytes = 0, layer = 0; bytes < size; layer++) {
     for (const [name, rows, cols] of shapes) {
       specs.push({ name: `model.layers.${layer}.${name}.weight`, dtype: "BF16" as const, shape: [rows, cols] });
       bytes += 2 * rows * cols;
-      if (bytes >= gib * 2 ** 30) break;
+      if (bytes >= size) break;
     }
   }
   const { header, order } = layoutSafetensors(specs);
   const file = openSync(path, "w");
   writeSync(file, header);
-  const bytes = gaussian(2 ** 22, 9);
+  const pieces = [0, 1, 2, 3, 4].map((i) => gaussian(2 ** 22, 9 + i));
+  let next = 0;
   for (const { shape } of order) {
-    for (let left = 2 * shape[0]! * shape[1]!; left > 0; left -= bytes.length) writeSync(file, bytes, 0, Math.min(left, bytes.length));
+    for (let left = 2 * shape[0]! * shape[1]!; left > 0; left -= 2 ** 23)
+      writeSync(file, pieces[next++ % pieces.length]!, 0, Math.min(left, 2 ** 23));
   }
   fsyncSync(file);
   closeSync(file);
+  console.log(`${specs.length} tensors`);
 }
 
-async function endToEnd(): Promise<void> {
-  const gib = Number(values.gib);
-  if (gib <= 0) return;
+interface JobReport {
+  readonly seconds: number;
+  readonly cpuSeconds: number;
+  readonly outputBytes: number;
+  readonly peakMemoryBytes: number;
+}
+
+async function endToEnd(given: string | undefined): Promise<void> {
   const folder = mkdtempSync(join(values.dir, "df11-bench-"));
   try {
-    const source = join(folder, "model.safetensors");
-    makeModel(source, gib);
+    const source = given ?? join(folder, "model.safetensors");
+    if (given === undefined) makeModel(source, Number(values.gb) * GB);
     const size = statSync(source).size;
-    const times: { copy: number; job: Record<string, number>; peak: number; ratio: number } = {
-      copy: Infinity,
-      job: {},
-      peak: 0,
-      ratio: 0,
-    };
-    for (let i = 0; i < runs; i++) {
-      const start = performance.now();
-      spawnSync("cp", [source, join(folder, "copy")]);
-      const file = openSync(join(folder, "copy"), "r");
-      fsyncSync(file);
-      closeSync(file);
-      times.copy = Math.min(times.copy, (performance.now() - start) / 1000);
-      rmSync(join(folder, "copy"));
-      for (const workers of values.workers.split(",")) {
+    const copies: number[] = [];
+    const synced: number[] = [];
+    const jobs = new Map<string, JobReport[]>(values.workers.split(",").map((workers) => [workers, []]));
+    for (let i = 0; i < Number(values.runs); i++) {
+      for (const [workers, reports] of jobs) {
+        const copy = join(folder, "copy");
+        const start = performance.now();
+        spawnSync("cp", [source, copy]);
+        copies.push((performance.now() - start) / 1000);
+        const file = openSync(copy, "r");
+        fsyncSync(file);
+        closeSync(file);
+        synced.push((performance.now() - start) / 1000);
+        rmSync(copy);
         const out = join(folder, "out");
         const args = [...process.execArgv, fileURLToPath(import.meta.url), "--job", source, "--out", out, "--workers", workers];
         const { stdout, stderr, status } = spawnSync(process.execPath, args, { encoding: "utf8" });
         if (status !== 0) throw new Error(stderr);
-        const report = JSON.parse(stdout) as { seconds: number; outputBytes: number; peakMemoryBytes: number };
-        times.job[workers] = Math.min(times.job[workers] ?? Infinity, report.seconds);
-        times.peak = Math.max(times.peak, report.peakMemoryBytes);
-        times.ratio = report.outputBytes / size;
         if (readdirSync(out).length < 2) throw new Error("nothing was written");
         rmSync(out, { recursive: true });
+        reports.push(JSON.parse(stdout) as JobReport);
       }
     }
-    console.log(`\n${(size / GB).toFixed(2)} GB file, written ${(100 * times.ratio).toFixed(2)} %, load ${loadavg()[0]!.toFixed(2)}`);
-    console.log(`cp and fsync            ${(size / GB / times.copy).toFixed(2)} GB/s`);
-    for (const [workers, seconds] of Object.entries(times.job)) {
-      console.log(`quantize, ${workers} worker(s)   ${(size / GB / seconds).toFixed(2)} GB/s  ${(times.copy / seconds).toFixed(2)} of cp`);
+    const show = (seconds: readonly number[]): string => seconds.map((value) => value.toFixed(1)).join(" ");
+    console.log(`${(size / GB).toFixed(2)} GB, load ${loadavg()[0]!.toFixed(2)}; seconds of each run, then the medians' ratio to cp`);
+    console.log(`cp             ${show(copies)}`);
+    console.log(`cp and fsync   ${show(synced)}`);
+    for (const [workers, reports] of jobs) {
+      const seconds = reports.map((report) => report.seconds);
+      const ratios = `${(median(copies) / median(seconds)).toFixed(2)} of cp, ${(median(synced) / median(seconds)).toFixed(2)} of cp and fsync`;
+      const memory = Math.max(...reports.map(({ peakMemoryBytes }) => peakMemoryBytes)) / 1e6;
+      console.log(
+        `${workers} worker(s)    ${show(seconds)}  ${ratios}; CPU ${show(reports.map(({ cpuSeconds }) => cpuSeconds))} s, peak ${memory.toFixed(0)} MB, ` +
+          `${((100 * reports[0]!.outputBytes) / size).toFixed(2)} % of the size`,
+      );
     }
-    const [one, two] = [times.job["1"], times.job["2"]];
-    if (one !== undefined && two !== undefined) console.log(`two workers             ${(one / two).toFixed(2)} times one`);
-    console.log(`peak resident memory    ${(times.peak / 1e6).toFixed(0)} MB`);
+    const [one, two] = [jobs.get("1"), jobs.get("2")];
+    if (one !== undefined && two !== undefined) {
+      const least = (reports: readonly JobReport[]): number => Math.min(...reports.map(({ seconds }) => seconds));
+      console.log(`two workers    ${(least(one) / least(two)).toFixed(2)} times one (fastest runs)`);
+    }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

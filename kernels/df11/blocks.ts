@@ -30,7 +30,7 @@ export interface BatchInput {
 
 /** Look-ups of one unit in the kernels' memory, and the checks that go with them. */
 export interface BlockDecoder {
-  /** Views to fill with the bytes of blocks [first, last), at most BATCH of them. */
+  /** Views to fill with the bytes of blocks [first, last), at most BATCH of them. The caller takes no region between the decoder's creation and its last use. */
   input(first: number, last: number): BatchInput;
   /**
    * Decodes the blocks that `input` was called for.
@@ -90,14 +90,15 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
   const startBit = (block: number): number => 8 * BLOCK_BYTES * block + index.gap(block);
   let batch: { first: number; last: number; count: number; exponents: number; rest: number; merged: number } | undefined;
 
-  function input(first: number, last: number): BatchInput {
+  function input(first: number, last: number, restAddress = 0, outAddress = 0): BatchInput {
     const count = index.position(last) - index.position(first);
     if (last - first > BATCH || count > (last - first) * MAX_ELEMENTS_PER_BLOCK)
       throw fail(`blocks ${first} to ${last} claim ${count} elements, more than their bits`);
     workspace.release(base);
     const exponents = workspace.take(count + 64).at;
-    const rest = workspace.take(count + 16).at;
-    const merged = workspace.take(2 * count + 32).at;
+    // V8 copies to and from shared memory byte by byte where the two sides' addresses differ modulo 8.
+    const rest = workspace.take(count + 24).at + (restAddress % 8);
+    const merged = workspace.take(2 * count + 40).at + (outAddress % 8);
     batch = { first, last, count, exponents, rest, merged };
     const bytes = Math.min((last - first) * BLOCK_BYTES + LOOK_AHEAD, index.streamBytes - first * BLOCK_BYTES);
     workspace.bytes(piece).fill(0, bytes);
@@ -156,7 +157,7 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
       for (let begin = first; begin < last; begin += BATCH) {
         const end = Math.min(begin + BATCH, last);
         const from = index.position(begin) - origin;
-        const into = input(begin, end);
+        const into = input(begin, end, signMantissa.byteOffset + from, out.byteOffset + 2 * from);
         const at = (begin - first) * BLOCK_BYTES;
         into.stream.set(stream.subarray(at, at + into.stream.length));
         into.signMantissa.set(signMantissa.subarray(from, from + into.signMantissa.length));

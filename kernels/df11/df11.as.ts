@@ -110,22 +110,37 @@ const AHEAD: i32 = 1024;
 /**
  * Codes of four exponents at once, to `quads`: 2^16 u32 by ranks, bits << 7 | length.
  *
- * `codes`: 256 u64 by exponent, code bits << 6 | length (a length of 1 to 32; 0 = does not occur).
+ * `codes`: 256 u64 by exponent, code bits << 6 | length (a length of 1 to 32; 0 = does not occur). `scratch`: 2 KiB.
  */
-export function buildQuads(codes: usize, base: u32, quads: usize): void {
-  for (let index: u32 = 0; index < 0x10000; index++) {
-    let bits: u64 = 0;
-    let length: u32 = 0;
-    for (let shift: u32 = 0; shift < 16; shift += 4) {
-      const rank = (index >> shift) & 15;
-      const entry = load<u64>(codes + (((base + rank) & 0xff) << 3));
-      const own = <u32>entry & 63;
-      // The bits of a quad without an entry are not used.
-      length += rank == OTHER || own == 0 ? NO_ENTRY : own;
-      bits = (bits << <u64>own) | (entry >> CODE_SHIFT);
-    }
-    store<u32>(quads + (index << 2), length > MAX_QUAD_BITS ? NO_ENTRY : (<u32>bits << QUAD_SHIFT) | length);
+export function buildQuads(codes: usize, base: u32, quads: usize, scratch: usize): void {
+  // First two ranks each: bits << 7 | length, u64.
+  for (let index: u32 = 0; index < 256; index++) {
+    const a = codeOfRank(codes, base, index & 15);
+    const b = codeOfRank(codes, base, index >> 4);
+    const length = min<u64>((a & 127) + (b & 127), NO_ENTRY);
+    store<u64>(scratch + (index << 3), length == NO_ENTRY ? length : ((((a >> QUAD_SHIFT) << (b & 127)) | (b >> QUAD_SHIFT)) << QUAD_SHIFT) | length);
   }
+  for (let second: u32 = 0; second < 256; second++) {
+    const b = load<u64>(scratch + (second << 3));
+    const bits = b >> QUAD_SHIFT;
+    const length = b & 127;
+    for (let first: u32 = 0; first < 256; first++) {
+      const a = load<u64>(scratch + (first << 3));
+      const total = (a & 127) + length;
+      const joined = ((a >> QUAD_SHIFT) << length) | bits;
+      store<u32>(quads, total > MAX_QUAD_BITS ? NO_ENTRY : <u32>(joined << QUAD_SHIFT) | <u32>total);
+      quads += 4;
+    }
+  }
+}
+
+// Code of a rank as bits << 7 | length; NO_ENTRY for what has none, or one too long for two of them to meet in 64 bits.
+// @ts-ignore: decorator
+@inline
+function codeOfRank(codes: usize, base: u32, rank: u32): u64 {
+  const entry = load<u64>(codes + (((base + rank) & 0xff) << 3));
+  const length = entry & 63;
+  return rank == OTHER || length == 0 || length > MAX_QUAD_BITS ? NO_ENTRY : ((entry >> CODE_SHIFT) << QUAD_SHIFT) | length;
 }
 
 // Big-endian store of 64 bits.

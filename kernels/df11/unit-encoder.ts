@@ -137,13 +137,13 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
   const words = new BigUint64Array(workspace.memory.buffer, codes.at, 256).fill(0n);
   for (const { symbol, length, bits } of table) if (symbol !== END) words[symbol] = (BigInt(bits) << 6n) | BigInt(length);
   const quads = workspace.take(QUAD_TABLE_BYTES);
+  const scratch = workspace.take(2048 + 64);
   // A few codes are taken one by one sooner than a table is filled.
   if (elements < MIN_QUAD_ELEMENTS) workspace.bytes(quads).fill(0xff);
-  else kernel.buildQuads(codes.at, base, quads.at);
+  else kernel.buildQuads(codes.at, base, quads.at, scratch.at);
   const gaps = workspace.take(windows + 64);
   const positions = workspace.take(4 * (blocks + 2));
   const state = workspace.take(24);
-  const scratch = workspace.take(2048 + 64);
   const strip = Math.min(STRIP, elements);
   const source = workspace.take(2 * strip + 64);
   const rest = workspace.take(strip + 64);
