@@ -68,6 +68,8 @@ export interface ActivationScheme {
   readonly scale?: number;
   /** Static asymmetric schemes: code that means 0. */
   readonly zero?: number;
+  /** NVFP4: the calibrated divisor above the scales of the blocks; without it, each input has its own. */
+  readonly globalScale?: number;
 }
 
 /** Smallest and largest integer code of an int format: two's complement for symmetric, unsigned otherwise is up to the dialect. */

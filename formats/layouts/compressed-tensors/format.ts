@@ -24,9 +24,22 @@ export interface Site {
   readonly inputZero?: number;
   readonly outputScale?: number;
   readonly outputZero?: number;
+  /** NVFP4 activations: the calibrated divisor, `input_global_scale`. */
+  readonly inputGlobalScale?: number;
 }
 
-export type TensorRole = "codes" | "scales" | "zeros" | "shape" | "groups" | "input-scale" | "input-zero" | "output-scale" | "output-zero";
+export type TensorRole =
+  | "codes"
+  | "scales"
+  | "global-scale"
+  | "zeros"
+  | "shape"
+  | "groups"
+  | "input-scale"
+  | "input-zero"
+  | "input-global-scale"
+  | "output-scale"
+  | "output-zero";
 
 /** A tensor of a module, with what it means. */
 export interface ModuleTensor extends TensorSpec {
@@ -36,11 +49,13 @@ export interface ModuleTensor extends TensorSpec {
 /** Names after the module's, by role. Codes have the name their format gives them. */
 export const SUFFIXES = {
   scales: ".weight_scale",
+  "global-scale": ".weight_global_scale",
   zeros: ".weight_zero_point",
   shape: ".weight_shape",
   groups: ".weight_g_idx",
   "input-scale": ".input_scale",
   "input-zero": ".input_zero_point",
+  "input-global-scale": ".input_global_scale",
   "output-scale": ".output_scale",
   "output-zero": ".output_zero_point",
 } as const;
@@ -66,7 +81,7 @@ export interface WeightFormat {
    * @throws {FormatError} when the tensors do not fit each other or the scheme.
    */
   readShape(parts: Parts<LazyTensor>, weight: QuantScheme, module: string): Promise<readonly [number, number]>;
-  /** Codes and zero points as bytes; scales are the same in all formats. */
+  /** Codes and zero points as bytes; scales are the same in all formats that have no {@link blocks}. */
   encode(codes: Int8Array | Uint8Array, zeros: Int8Array | undefined, weight: QuantScheme, rows: number, cols: number): Parts<Tensor>;
   /** Signed codes (float: bit patterns as u8) and zero points. */
   decode(
@@ -75,4 +90,9 @@ export interface WeightFormat {
     rows: number,
     cols: number,
   ): { readonly codes: QuantizedTensor["codes"]; readonly zeros?: Int8Array };
+  /** Formats whose scales are not floats of the model's dtype: how those of a block format lie in bytes. */
+  readonly blocks?: {
+    encodeScales(quantized: Pick<QuantizedTensor, "scales" | "globalScale">, rows: number, cols: number, module: string): Parts<Tensor>;
+    decodeScales(parts: Parts<Tensor>, module: string): { readonly scales: Float32Array; readonly globalScale?: number };
+  };
 }

@@ -5,11 +5,20 @@
  * @module
  */
 import type { QuantScheme } from "../../../core/scheme.ts";
+import { mxfp4PackQuantized, mxfp8Quantized, nvfp4PackQuantized } from "./block-quantized.ts";
 import { floatQuantized, intQuantized, naiveQuantized } from "./byte-quantized.ts";
 import type { WeightFormat } from "./format.ts";
 import { packQuantized } from "./pack-quantized.ts";
 
-export const WEIGHT_FORMATS: readonly WeightFormat[] = [intQuantized, packQuantized, floatQuantized, naiveQuantized];
+export const WEIGHT_FORMATS: readonly WeightFormat[] = [
+  mxfp4PackQuantized,
+  mxfp8Quantized,
+  nvfp4PackQuantized,
+  intQuantized,
+  packQuantized,
+  floatQuantized,
+  naiveQuantized,
+];
 
 /** The format with a name of config.json. */
 export function findFormat(name: string): WeightFormat | undefined {

@@ -2,6 +2,7 @@
  * Reading: which modules are quantized, with what, and their numbers.
  * @module
  */
+import { dequantizeBlocks } from "../../../core/blocks/quantize.ts";
 import { elementCount, type DType } from "../../../core/dtype.ts";
 import { FormatError, UnsupportedError } from "../../../core/errors.ts";
 import type { QuantizedTensor } from "../../../core/quantized.ts";
@@ -131,6 +132,7 @@ async function readModule(
   };
   need("codes", format.codesSuffix);
   const scales = need("scales", SUFFIXES.scales);
+  if (format.name === "nvfp4-pack-quantized") need("global-scale", SUFFIXES["global-scale"]);
   const isSymmetric = scheme.format.kind !== "int" || scheme.format.symmetric;
   if (!isSymmetric) need("zeros", SUFFIXES.zeros);
   const [rows, cols] = await format.readShape(parts, scheme, module);
@@ -138,7 +140,7 @@ async function readModule(
   if (rows < 1 || cols < 1)
     throw new FormatError("format.field", `${module}: a weight of [${rows}, ${cols}] has no elements`, { module, rows, cols });
   checkShapes(format, scheme, parts, module, rows, cols);
-  const weight: QuantScheme = { ...scheme, scale: SCALE_TYPES.get(scales.dtype)! };
+  const weight: QuantScheme = format.blocks === undefined ? { ...scheme, scale: SCALE_TYPES.get(scales.dtype)! } : scheme;
 
   const load = async (): Promise<{ quantized: QuantizedTensor; groups?: Float32Array }> => {
     const read = await readParts(parts);
@@ -152,7 +154,7 @@ async function readModule(
       channelAxis: 0,
       scheme: weight,
       codes: decoded.codes,
-      scales: toFloat32(read.scales!),
+      ...(format.blocks === undefined ? { scales: toFloat32(read.scales!) } : format.blocks.decodeScales(read, module)),
       ...(decoded.zeros === undefined ? {} : { zeros: Float32Array.from(decoded.zeros) }),
     };
     return { quantized, ...(read.groups === undefined ? {} : { groups: toFloat32(read.groups) }) };
@@ -179,7 +181,7 @@ async function readModule(
     },
     async readFloat() {
       const { quantized, groups } = await load();
-      return dequantize(quantized, rows, cols, groups);
+      return format.blocks === undefined ? dequantize(quantized, rows, cols, groups) : dequantizeBlocks(quantized);
     },
   };
 }
@@ -219,7 +221,7 @@ function checkShapes(
       );
     }
   }
-  if (!SCALE_TYPES.has(parts.scales!.dtype)) {
+  if (format.blocks === undefined && !SCALE_TYPES.has(parts.scales!.dtype)) {
     throw new UnsupportedError(
       "unsupported.encoding",
       `${parts.scales!.name} is ${parts.scales!.dtype}; scales in ${[...SCALE_TYPES.keys()].join(", ")} are read`,
@@ -243,14 +245,14 @@ function sameShape(found: readonly number[], expected: readonly number[], isLoos
 }
 
 async function readParts(parts: Parts<LazyTensor>): Promise<Parts<Tensor>> {
-  const roles = ["codes", "scales", "zeros", "groups"] as const;
+  const roles = ["codes", "scales", "global-scale", "zeros", "groups"] as const;
   const read = await Promise.all(roles.map(async (role) => [role, await parts[role]?.read()] as const));
   return Object.fromEntries(read.filter(([, tensor]) => tensor !== undefined));
 }
 
 function withoutZeros(parts: Parts<Tensor>): Parts<Tensor> {
-  const { codes, scales } = parts;
-  return { ...(codes === undefined ? {} : { codes }), ...(scales === undefined ? {} : { scales }) };
+  const { zeros: _, ...rest } = parts;
+  return rest;
 }
 
 /** Codes stored in a wider type must keep to their width. */
@@ -272,6 +274,18 @@ async function readActivations(parts: Parts<LazyTensor>, group: ConfigGroup, mod
     const args = group[kind];
     if (args === undefined) return undefined;
     const scheme = schemeOf(args, `${kind}_activations`, where);
+    if (scheme.scale === "e4m3") {
+      const globalScale = await readNumber(parts["input-global-scale"], module + SUFFIXES["input-global-scale"], module);
+      if (globalScale > 0 && globalScale < Infinity) return { scheme, globalScale };
+      throw new FormatError(
+        "format.field",
+        `${module}${SUFFIXES["input-global-scale"]} is ${globalScale}; it must be positive and finite`,
+        {
+          module,
+          globalScale,
+        },
+      );
+    }
     if (scheme.timing === "dynamic") return { scheme };
     const scale = await readNumber(parts[`${kind}-scale`], module + SUFFIXES[`${kind}-scale`], module);
     if (!(scale > 0 && scale < Infinity)) {

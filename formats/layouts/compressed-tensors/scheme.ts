@@ -4,6 +4,15 @@
  */
 import { FormatError, UnsupportedError } from "../../../core/errors.ts";
 import { schemeName, type Granularity, type NumberFormat, type QuantScheme } from "../../../core/scheme.ts";
+import {
+  blockFormatOf,
+  blockScheme,
+  MX_BLOCK,
+  NVFP4,
+  NVFP4_BLOCK,
+  parseBlockFormat,
+  type BlockFormat,
+} from "../../../core/blocks/format.ts";
 import type { QuantizationArgs } from "./config.ts";
 
 /** What is quantized: weights have columns to group, activations have tokens. */
@@ -21,6 +30,8 @@ export const MAX_INT_BITS = 8;
  */
 export function schemeOf(args: QuantizationArgs, role: Role, where: string): QuantScheme {
   const at = `quantization_config.${where}.${role}`;
+  const block = blockFormatOfArgs(args);
+  if (block !== undefined) return blockSchemeOf(block, args, role, at);
   const timing = parseTiming(args, role, at);
   return {
     format: parseNumber(args, at),
@@ -29,6 +40,45 @@ export function schemeOf(args: QuantizationArgs, role: Role, where: string): Qua
     scale: "model",
     dialect: "compressed-tensors",
   };
+}
+
+/** The block format that arguments mean: 4-bit floats in groups of 16 or 32, 8-bit floats with E8M0 scales. */
+function blockFormatOfArgs({
+  num_bits: bits,
+  type,
+  strategy,
+  group_size: size,
+  scale_dtype: scaleDType,
+}: QuantizationArgs): BlockFormat | undefined {
+  if (type !== "float") return undefined;
+  if (bits === 4 && strategy === "tensor_group") return size === NVFP4_BLOCK ? NVFP4 : undefined;
+  if (strategy !== "group" || size !== MX_BLOCK) return undefined;
+  if (bits === 4) return parseBlockFormat("mxfp4");
+  return bits === 8 && scaleDType !== null && /uint8/.test(scaleDType) ? parseBlockFormat("mxfp8") : undefined;
+}
+
+/** The library's own rule for E8M0 scales is `even`; it matters where scales are computed at run time. */
+function blockSchemeOf(
+  block: BlockFormat,
+  { dynamic, symmetric, block_structure: structure }: QuantizationArgs,
+  role: Role,
+  at: string,
+): QuantScheme {
+  if (!symmetric) throw new FormatError("format.config", `${at}: float codes have no zero point, but symmetric is false`);
+  if (structure !== null) throw new FormatError("format.config", `${at}: block_structure is for strategy block`);
+  if (role === "weights") {
+    if (dynamic !== false) throw new FormatError("format.config", `${at}: weights cannot be dynamic`);
+    return blockScheme(block);
+  }
+  const expected = block.family === "nvfp4" ? "local" : true;
+  if (dynamic !== expected || role === "output_activations") {
+    throw new UnsupportedError(
+      "unsupported.scheme",
+      `${at}: ${block.name} with dynamic ${String(dynamic)} is not read; inputs with dynamic ${String(expected)} are`,
+      { dynamic },
+    );
+  }
+  return block.family === "nvfp4" ? blockScheme(block, "dynamic") : blockScheme(block, "dynamic", "even");
 }
 
 function parseTiming({ dynamic, strategy }: QuantizationArgs, role: Role, at: string): QuantScheme["timing"] {
@@ -102,6 +152,8 @@ function parseGranularity(args: QuantizationArgs, role: Role, timing: QuantSchem
  */
 export function argsOf(scheme: QuantScheme): Record<string, unknown> {
   const { format, granularity, timing } = scheme;
+  const block = blockFormatOf(scheme);
+  if (block !== undefined && isWritten(block)) return blockArgs(block, timing);
   if (format.kind !== "int" && !(format.kind === "float" && format.format === "e4m3")) {
     throw new UnsupportedError("unsupported.scheme", `compressed-tensors cannot hold ${schemeName(scheme)}`, {
       scheme: schemeName(scheme),
@@ -117,6 +169,31 @@ export function argsOf(scheme: QuantScheme): Record<string, unknown> {
     dynamic: timing === "dynamic",
     actorder: null,
     observer: timing === "dynamic" ? null : "minmax",
+    observer_kwargs: {},
+  };
+}
+
+/** Block formats that this format has a spelling for. */
+export function isWritten({ name }: BlockFormat): boolean {
+  return name === "nvfp4" || name === "mxfp4" || name === "mxfp8-e4m3";
+}
+
+/** As release 0.19 writes them, `scale_dtype` included: releases that do not know it do not know these formats either. */
+function blockArgs({ family, element, block }: BlockFormat, timing: QuantScheme["timing"]): Record<string, unknown> {
+  const isNvfp4 = family === "nvfp4";
+  const isDynamic = timing === "dynamic";
+  return {
+    num_bits: element.kind === "float" && element.format === "e2m1" ? 4 : 8,
+    type: "float",
+    symmetric: true,
+    group_size: block,
+    strategy: isNvfp4 ? "tensor_group" : "group",
+    block_structure: null,
+    dynamic: isDynamic ? (isNvfp4 ? "local" : true) : false,
+    actorder: null,
+    scale_dtype: isNvfp4 ? "torch.float8_e4m3fn" : "torch.uint8",
+    zp_dtype: null,
+    observer: isDynamic ? (isNvfp4 ? "static_minmax" : null) : "memoryless_minmax",
     observer_kwargs: {},
   };
 }

@@ -2,6 +2,7 @@
  * Writing: which tensors a module becomes, and the config that names them.
  * @module
  */
+import { blockFormatOf, type BlockFormat } from "../../../core/blocks/format.ts";
 import { elementCount, type DType } from "../../../core/dtype.ts";
 import { InputError, UnsupportedError } from "../../../core/errors.ts";
 import { unpackBits } from "../../../core/pack.ts";
@@ -10,7 +11,7 @@ import { codeBits, scaleShape, schemeName, type QuantScheme } from "../../../cor
 import { fromFloat32, tensorOf, toFloat32, type Tensor } from "../../../core/tensor.ts";
 import { SUFFIXES, type ModuleTensor, type Parts, type Site, type TensorRole, type WeightFormat } from "./format.ts";
 import { inferFormat } from "./formats.ts";
-import { MAX_INT_BITS } from "./scheme.ts";
+import { isWritten, MAX_INT_BITS } from "./scheme.ts";
 
 export type { ModuleTensor, Site, TensorRole } from "./format.ts";
 
@@ -37,11 +38,13 @@ function refusal(site: Site): { readonly reason: string; readonly nearest: strin
       nearest: `leave the module in "ignore", or export to onnx or bitwright`,
     };
   }
+  if (weight.timing === "dynamic") return { reason: "weights cannot be dynamic", nearest: "static weights" };
+  const block = blockFormatOf(weight);
+  if (block !== undefined) return blockRefusal(block, site);
   const kind = numberRefusal(weight);
   if (kind !== undefined) return kind;
-  if (weight.timing === "dynamic") return { reason: "weights cannot be dynamic", nearest: "static weights" };
   if (weight.scale === "e4m3" || weight.scale === "e8m0") {
-    return { reason: `scales in ${weight.scale} belong to block formats that are not written`, nearest: "scales in the model's dtype" };
+    return { reason: `scales in ${weight.scale} belong to block formats, which this is none of`, nearest: "scales in the model's dtype" };
   }
   const { granularity } = weight;
   if (granularity.kind === "token") return { reason: "weights have no token scales", nearest: "channel" };
@@ -58,6 +61,33 @@ function refusal(site: Site): { readonly reason: string; readonly nearest: strin
     if (activation === undefined) continue;
     const problem = activationRefusal(activation, weight);
     if (problem !== undefined) return { reason: `${name}: ${problem.reason}`, nearest: problem.nearest };
+  }
+  return undefined;
+}
+
+function blockRefusal(
+  block: BlockFormat,
+  { rows, cols, input, output }: Site,
+): { readonly reason: string; readonly nearest: string } | undefined {
+  if (!isWritten(block)) return { reason: `${block.name} has no place in it`, nearest: "mxfp4, mxfp8 or nvfp4, or export to bitwright" };
+  if (cols % block.block !== 0) {
+    return {
+      reason: `blocks of ${block.block} do not divide ${cols} columns (of ${rows} rows)`,
+      nearest: 'the module in "ignore", or export to bitwright',
+    };
+  }
+  if (output !== undefined) return { reason: `outputs cannot be quantized beside ${block.name} weights`, nearest: "inputs only" };
+  if (input === undefined) return undefined;
+  const other = blockFormatOf(input);
+  if (other?.name !== block.name || input.timing !== "dynamic") {
+    return { reason: `${schemeName(input)} activations with ${block.name} weights`, nearest: `dynamic ${block.name} activations` };
+  }
+  // The library computes E8M0 scales by its own rule, whatever the file says.
+  if (block.family === "mx" && (input.scaleRule ?? "floor") !== "even") {
+    return {
+      reason: `its loaders choose the scales of ${block.name} activations by rule even, not ${input.scaleRule ?? "floor"}`,
+      nearest: "scale=even",
+    };
   }
   return undefined;
 }
@@ -102,6 +132,7 @@ function nearestGroup(cols: number, size: number): string {
 }
 
 function cautionFor({ weight, input, output }: Site): string | undefined {
+  if (blockFormatOf(weight) !== undefined) return undefined;
   const bits = codeBits(weight.format);
   if (output?.timing === "dynamic") return "quantized outputs of one token at a time run in transformers; vLLM leaves them float";
   if (input === undefined) {
@@ -143,6 +174,7 @@ export function moduleTensors(module: string, site: Site, scaleDType: DType): re
   const named = (spec: Omit<ModuleTensor, "name">): ModuleTensor => ({ name: nameOf(module, spec.role, format), ...spec });
   const activation = (kind: "input" | "output"): ModuleTensor[] => {
     const scheme = site[kind];
+    if (kind === "input" && scheme?.scale === "e4m3") return [named({ role: "input-global-scale", dtype: "F32", shape: [1] })];
     if (scheme === undefined || scheme.timing === "dynamic") return [];
     const scale = named({ role: `${kind}-scale`, dtype: scaleDType, shape: [1] });
     return scheme.format.kind === "int" && !scheme.format.symmetric
@@ -185,8 +217,13 @@ export function encodeModule(
   const { codes, zeros } = signedCodes(module, quantized, weight, rows, cols);
   const parts: Parts<Tensor> = {
     ...format.encode(codes, zeros, weight, rows, cols),
-    scales: exactScales(module, quantized.scales, scaleShape(weight.granularity, rows, cols), scaleDType),
+    ...(format.blocks === undefined
+      ? { scales: exactScales(module, quantized.scales, scaleShape(weight.granularity, rows, cols), scaleDType) }
+      : format.blocks.encodeScales(quantized, rows, cols, module)),
   };
+  if (site.input?.scale === "e4m3") {
+    parts["input-global-scale"] = tensorOf(Float32Array.of(given(module, "input", "global scale", site.inputGlobalScale)), [1]);
+  }
   for (const kind of ["input", "output"] as const) {
     const scheme = site[kind];
     if (scheme === undefined || scheme.timing === "dynamic") continue;
@@ -212,6 +249,8 @@ function given(module: string, kind: string, what: string, value: number | undef
 }
 
 function dtypeOfScale({ scale }: QuantScheme, module: string): DType {
+  // Scales of block formats are bytes; the dtype is that of static activations, which they do not have.
+  if (scale === "e4m3" || scale === "e8m0") return "F32";
   if (scale === "f32") return "F32";
   if (scale === "bf16") return "BF16";
   if (scale === "f16") return "F16";
