@@ -45,7 +45,7 @@ Examples:
   $ bitwright ./llama --method smoothquant --scheme alpha=auto --protect auto --data calib.txt --out ./llama-w8a8
   $ bitwright ./llama --method rtn --bits w4a16 --group-size 128 --out ./llama-w4a16
   $ bitwright ./llama --method rtn --bits fp8 --out ./llama-fp8 --dry-run
-  $ bitwright ./llama --method dfloat11 --out ./llama-df11
+  $ bitwright ./llama --method dfloat11 --kernels c,wasm,wgsl,cuda --out ./llama-df11
   $ bitwright ./llama --method smoothquant --data calib.txt --eval test.txt --gate perplexity=1.01 --out ./llama-w8a8
 
 Interrupted (Ctrl-C, a crash, kill -9)? The same command again continues where it stopped and gives the same bytes.`;
