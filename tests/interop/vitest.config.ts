@@ -7,5 +7,7 @@ export default defineConfig({
     testTimeout: 600_000,
     hookTimeout: 600_000,
     fileParallelism: false,
+    // Names what is skipped, and why.
+    reporters: ["verbose"],
   },
 });
