@@ -57,6 +57,7 @@ export async function createOnnxRuntimeEngine(options: OnnxRuntimeOptions = {}):
     description: `onnxruntime-node ${version}, ${device === "cpu" ? "" : `${device}, `}${threads} thread${threads === 1 ? "" : "s"}`,
     runtime,
     session,
+    isNative: true,
   });
 }
 

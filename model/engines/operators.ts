@@ -23,6 +23,15 @@ export function operatorsOf(graph: Graph): readonly string[] {
   return [...found].toSorted();
 }
 
+/** @throws {UnsupportedError} `unsupported.backend` for a graph that stands for a whole ONNX file: only engines that speak ONNX run it. */
+export function assertOwnGraph(engine: string, graph: Graph): void {
+  if (graph.whole === undefined) return;
+  throw new UnsupportedError("unsupported.backend", `engine ${engine} runs no ONNX files (${graph.name}); use --engine onnxruntime`, {
+    engine,
+    graph: graph.name,
+  });
+}
+
 /** @throws {UnsupportedError} `unsupported.operator` naming every operator of `graph` that `operators` lacks. */
 export function assertOperators(engine: string, operators: ReadonlySet<string>, graph: Graph): void {
   const missing = operatorsOf(graph).filter((name) => !operators.has(name));

@@ -10,7 +10,7 @@ import type { Graph } from "../graph/graph.ts";
 import { assertValues } from "../graph/to-onnx.ts";
 import type { CompiledGraph, CompileOptions, Engine, Values } from "./engine.ts";
 import { checkFeeds } from "./feeds.ts";
-import { assertOperators } from "./operators.ts";
+import { assertOperators, assertOwnGraph } from "./operators.ts";
 import type { Backend, Value } from "./tfjs/call.ts";
 import { loadTfjs } from "./tfjs/load.ts";
 import { TFJS_OPERATORS } from "./tfjs/operators.ts";
@@ -30,6 +30,7 @@ export async function createTfjsEngine(): Promise<Engine> {
     description: backend.description,
     operators,
     async compile(graph: Graph, { outputs = graph.outputs }: CompileOptions = {}): Promise<CompiledGraph> {
+      assertOwnGraph("tfjs", graph);
       assertOperators("tfjs", operators, graph);
       assertOpset(graph);
       assertValues(graph, outputs);

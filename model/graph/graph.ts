@@ -8,6 +8,7 @@
  */
 import type { DType } from "../../core/dtype.ts";
 import type { Tensor } from "../../core/tensor.ts";
+import type { OnnxModel } from "../../formats/containers/onnx/model.ts";
 
 /** One attribute of a node, tagged as ONNX `AttributeProto.type`. */
 export type Attribute =
@@ -58,6 +59,11 @@ export interface Graph {
   readonly outputs: readonly string[];
   /** Operator set version by domain, e.g. `{ "": 23 }`. */
   readonly opsets: Readonly<Record<string, number>>;
+  /**
+   * The ONNX file this graph stands for, weights included. Engines that speak ONNX run it as it is; `nodes` then only say
+   * what is in its main graph, and rewrites go by the file's own form (model/onnx).
+   */
+  readonly whole?: { readonly model: OnnxModel; readonly path?: string };
 }
 
 /** The node that produces each value. */

@@ -30,6 +30,7 @@ const IR_BY_OPSET: readonly (readonly [opset: number, ir: number])[] = [
  * @throws {InputError} `input.value` naming outputs that the graph does not have.
  */
 export function graphToOnnx(graph: Graph, outputs: readonly string[] = graph.outputs): OnnxModel {
+  if (graph.whole !== undefined) return withOutputs(graph, graph.whole.model, outputs);
   const opset = graph.opsets[""] ?? 1;
   return {
     irVersion: IR_BY_OPSET.find(([from]) => opset >= from)?.[1] ?? 3,
@@ -38,6 +39,13 @@ export function graphToOnnx(graph: Graph, outputs: readonly string[] = graph.out
     graph: convertGraph(graph, outputs),
     functions: [],
   };
+}
+
+/** A file's model with other outputs; those it had keep their types. */
+function withOutputs(graph: Graph, model: OnnxModel, outputs: readonly string[]): OnnxModel {
+  assertValues(graph, outputs);
+  const declared = new Map(model.graph.outputs.map((value) => [value.name, value]));
+  return { ...model, graph: { ...model.graph, outputs: outputs.map((name) => declared.get(name) ?? { name }) } };
 }
 
 function convertGraph(graph: Graph, outputs: readonly string[]): OnnxGraph {

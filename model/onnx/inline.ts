@@ -4,7 +4,7 @@
  */
 import { callKey, functionKey } from "../../formats/containers/onnx/check-functions.ts";
 import type { OnnxAttribute, OnnxFunction, OnnxGraph, OnnxModel, OnnxNode } from "../../formats/containers/onnx/model.ts";
-import { subgraphsOf } from "../../formats/containers/onnx/write.ts";
+import { subgraphsOf } from "../../formats/containers/onnx/tensors.ts";
 
 /** Nodes that inlining may add. onnxruntime writes every call out when it loads a model, so larger ones load badly anyway. */
 const MAX_ADDED_NODES = 100_000;

@@ -4,7 +4,7 @@
  */
 import { FormatError } from "../../../core/errors.ts";
 import type { OnnxFunction, OnnxModel, OnnxNode } from "./model.ts";
-import { subgraphsOf } from "./write.ts";
+import { subgraphsOf } from "./tensors.ts";
 
 /** Nodes of a model with every call written out. onnxruntime writes them out, and hangs long after this. */
 export const MAX_EXPANDED_NODES = 2_000_000;

@@ -5,7 +5,7 @@
 import { elementCount } from "../../../core/dtype.ts";
 import { FormatError } from "../../../core/errors.ts";
 import type { OnnxAttribute, OnnxGraph, OnnxModel, OnnxNode, OnnxSparseTensor } from "./model.ts";
-import { subgraphsOf } from "./write.ts";
+import { subgraphsOf } from "./tensors.ts";
 
 /** @throws {FormatError} `format.field` naming a sparse tensor whose indices leave its shape or whose parts do not fit. */
 export async function checkSparse(model: OnnxModel, name: string): Promise<void> {

@@ -8,7 +8,7 @@ import { checkFunctions } from "./check-functions.ts";
 import { checkOperator, type KnownType } from "./check-operator.ts";
 import type { OnnxGraph, OnnxModel, OnnxNode } from "./model.ts";
 import { describeNode } from "./order.ts";
-import { subgraphsOf } from "./write.ts";
+import { subgraphsOf } from "./tensors.ts";
 
 /** IR versions read; 3 came with operator sets (onnx.proto, Version). */
 export const IR_VERSIONS = { first: 3, last: 14 } as const;

@@ -57,7 +57,7 @@ export class ExternalFiles {
       throw this.#refuse("format.path", tensor, `is in ${JSON.stringify(location)}, and a model in memory has no folder; give its path`);
     }
     this.#claims.push({ tensor, location, offset, bytes: byteLength });
-    const lazy = makeLazyOnnxTensor(dtype, shape, () => this.#sources.get(location)!.read(offset, byteLength));
+    const lazy = makeLazyOnnxTensor(dtype, shape, () => this.#read(tensor, location, offset, byteLength));
     return { ...lazy, location: { path: join(dirname(this.#path), location), offset }, external: location };
   }
 
@@ -68,11 +68,10 @@ export class ExternalFiles {
    */
   async open(): Promise<void> {
     if (this.#path === undefined || this.#claims.length === 0) return;
-    const folders = [await realpath(dirname(this.#path)), dirname(await realpath(this.#path))];
     for (const { tensor, location, offset, bytes } of this.#claims) {
       let source = this.#sources.get(location);
       if (source === undefined) {
-        source = await this.#openFile(tensor, location, folders);
+        source = await this.#openFile(tensor, location);
         this.#sources.set(location, source);
       }
       if (offset + bytes > source.size) {
@@ -82,12 +81,25 @@ export class ExternalFiles {
     }
   }
 
+  /** Files are opened anew for tensors that are read later. */
   async close(): Promise<void> {
     for (const source of this.#sources.values()) await source.close();
     this.#sources.clear();
   }
 
-  async #openFile(tensor: string, location: string, folders: readonly string[]): Promise<ByteSource> {
+  async #read(tensor: string, location: string, offset: number, length: number): Promise<Uint8Array> {
+    const held = this.#sources.get(location);
+    if (held !== undefined) return held.read(offset, length);
+    const source = await this.#openFile(tensor, location);
+    try {
+      return await source.read(offset, length);
+    } finally {
+      await source.close();
+    }
+  }
+
+  async #openFile(tensor: string, location: string): Promise<ByteSource> {
+    const folders = [await realpath(dirname(this.#path!)), dirname(await realpath(this.#path!))];
     const path = join(dirname(this.#path!), location);
     let real: string;
     try {

@@ -4,7 +4,7 @@
  */
 import { FormatError } from "../../../core/errors.ts";
 import type { OnnxGraph, OnnxModel, OnnxNode } from "./model.ts";
-import { subgraphsOf } from "./write.ts";
+import { subgraphsOf } from "./tensors.ts";
 
 /**
  * The model with the nodes of every graph and function in topological order; where they are in order, as they are.

@@ -10,9 +10,10 @@ import { ExternalFiles } from "./external.ts";
 import type { OnnxModel } from "./model.ts";
 import { sortModel } from "./order.ts";
 import { parseModel } from "./parse.ts";
-import { WireReader } from "./wire.ts";
+import type { TensorContext } from "./parse-tensor.ts";
+import { WireReader, type Range } from "./wire.ts";
 
-/** A model whose tensors can be read until it is closed. */
+/** A model read from a file. Its files stay open until it is closed; tensors that are read later open them anew. */
 export interface OpenOnnxModel extends OnnxModel {
   readonly path: string;
   /** The model file and its external files. */
@@ -32,12 +33,24 @@ export interface OpenOnnxModel extends OnnxModel {
 export async function openOnnx(path: string): Promise<OpenOnnxModel> {
   const source = await openFileSource(path);
   const external = new ExternalFiles(path, path);
+  let isOpen = true;
   const close = async (): Promise<void> => {
+    if (!isOpen) return;
+    isOpen = false;
     await external.close();
     await source.close();
   };
+  const read = async ({ start, end }: Range): Promise<Uint8Array> => {
+    if (isOpen) return source.read(start, end - start);
+    const again = await openFileSource(path);
+    try {
+      return await again.read(start, end - start);
+    } finally {
+      await again.close();
+    }
+  };
   try {
-    const model = await readModel(source, external, {});
+    const model = await readModel(source, external, { read });
     return { ...model, path, files: [path, ...external.paths], close };
   } catch (cause) {
     await close();
@@ -52,13 +65,17 @@ export async function openOnnx(path: string): Promise<OpenOnnxModel> {
  * @throws as {@link openOnnx}.
  */
 export async function parseOnnx(bytes: Uint8Array, name = "model"): Promise<OnnxModel> {
-  return readModel(memorySource(name, bytes), new ExternalFiles(name, undefined), { memory: bytes });
+  const read = async ({ start, end }: Range): Promise<Uint8Array> => bytes.slice(start, end);
+  return readModel(memorySource(name, bytes), new ExternalFiles(name, undefined), { memory: bytes, read });
 }
 
-async function readModel(source: SyncByteSource, external: ExternalFiles, from: { readonly memory?: Uint8Array }): Promise<OnnxModel> {
+async function readModel(
+  source: SyncByteSource,
+  external: ExternalFiles,
+  from: Pick<TensorContext, "memory" | "read">,
+): Promise<OnnxModel> {
   const model = parseModel({
     reader: new WireReader(source),
-    read: ({ start, end }) => source.read(start, end - start),
     ...(source.path !== undefined && { path: source.path }),
     ...from,
     external,

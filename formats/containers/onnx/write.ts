@@ -7,8 +7,9 @@ import { InputError } from "../../../core/errors.ts";
 import { replaceFile, writeFully } from "../atomic.ts";
 import { encodeModel, type ExternalPlace, type ExternalPlaces } from "./encode.ts";
 import type { MessagePart } from "./message.ts";
-import type { OnnxAttribute, OnnxGraph, OnnxModel, OnnxNode } from "./model.ts";
+import type { OnnxModel } from "./model.ts";
 import type { OnnxTensor } from "./tensor.ts";
+import { initializersOf } from "./tensors.ts";
 
 /** Longest message that protobuf readers accept (they count in i32). */
 const MESSAGE_LIMIT_BYTES = 2 ** 31 - 1;
@@ -111,17 +112,4 @@ function placeTensors({ graph }: OnnxModel, location: string): ExternalPlaces {
     end = offset + tensor.byteLength;
   }
   return places;
-}
-
-/** Initializers of a graph and of the graphs inside it, in order. */
-function* initializersOf(graph: OnnxGraph): Generator<OnnxTensor> {
-  yield* graph.initializers.values();
-  for (const node of graph.nodes) for (const inner of subgraphsOf(node)) yield* initializersOf(inner);
-}
-
-/** Graphs in the attributes of a node, in order. */
-export function subgraphsOf(node: OnnxNode): readonly OnnxGraph[] {
-  return [...node.attributes.values()].flatMap((attribute: OnnxAttribute) =>
-    attribute.kind === "graph" ? [attribute.value] : attribute.kind === "graphs" ? attribute.value : [],
-  );
 }

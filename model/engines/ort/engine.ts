@@ -19,6 +19,8 @@ import { fromOrt, toOrt } from "./tensors.ts";
 export interface OrtRuntime {
   readonly InferenceSession: {
     create(model: Uint8Array, options?: InferenceSession.SessionOptions): Promise<InferenceSession>;
+    /** From a file, which may have external data beside it; native only. */
+    create(path: string, options?: InferenceSession.SessionOptions): Promise<InferenceSession>;
   };
   readonly Tensor: typeof OrtTensor;
 }
@@ -28,17 +30,23 @@ export interface OrtEngineOptions {
   readonly description: string;
   readonly runtime: OrtRuntime;
   readonly session: InferenceSession.SessionOptions;
+  /** Whether the runtime opens files itself. */
+  readonly isNative?: boolean;
 }
 
 /** Assemble an engine from a loaded runtime. */
-export function createOrtEngine({ name, description, runtime, session }: OrtEngineOptions): Engine {
-  const sessions = new SessionCache((model) => runtime.InferenceSession.create(model, session));
+export function createOrtEngine({ name, description, runtime, session, isNative = false }: OrtEngineOptions): Engine {
+  const sessions = new SessionCache(
+    (model) => runtime.InferenceSession.create(model, session),
+    isNative ? (path) => runtime.InferenceSession.create(path, session) : undefined,
+  );
   return {
     name,
     description,
     operators: ORT_OPERATORS,
     async compile(graph: Graph, { outputs = graph.outputs }: CompileOptions = {}): Promise<CompiledGraph> {
-      assertOperators(name, ORT_OPERATORS, graph);
+      // A file may use operators of the runtime that are in no table of ours; it says itself what it lacks.
+      if (graph.whole === undefined) assertOperators(name, ORT_OPERATORS, graph);
       const wanted = [...new Set(outputs)];
       const lease = await explain(name, graph, () => sessions.acquire(graph, wanted));
       return new CompiledSession(name, runtime, graph, wanted, lease);

@@ -7,6 +7,7 @@ import type { InferenceSession } from "onnxruntime-common";
 import { encodeOnnxModel } from "../../../formats/containers/onnx/write.ts";
 import type { Graph } from "../../graph/graph.ts";
 import { graphToOnnx } from "../../graph/to-onnx.ts";
+import { openWhole } from "./whole.ts";
 
 /** Sessions kept after their last lease ended: a walk compiles, releases and compiles the same few graphs again. */
 const IDLE_SESSIONS = 8;
@@ -24,12 +25,16 @@ interface Entry {
 
 export class SessionCache {
   readonly #create: (model: Uint8Array) => Promise<InferenceSession>;
+  readonly #createFromFile: ((path: string) => Promise<InferenceSession>) | undefined;
   /** In order of last use. */
   readonly #entries = new Map<string, Entry>();
   readonly #keys = new WeakMap<Graph, Map<string, string>>();
+  #files = 0;
 
-  constructor(create: (model: Uint8Array) => Promise<InferenceSession>) {
+  /** @param createFromFile - of a runtime that opens files itself. */
+  constructor(create: (model: Uint8Array) => Promise<InferenceSession>, createFromFile?: (path: string) => Promise<InferenceSession>) {
     this.#create = create;
+    this.#createFromFile = createFromFile;
   }
 
   async acquire(graph: Graph, outputs: readonly string[]): Promise<SessionLease> {
@@ -37,13 +42,20 @@ export class SessionCache {
     let model: Uint8Array | undefined;
     let key = this.#keys.get(graph)?.get(list);
     if (key === undefined) {
-      model = encode(graph, outputs);
-      key = createHash("sha256").update(model).digest("hex");
+      // The weights of a file are not read to find its like: it is itself.
+      if (graph.whole === undefined) model = encode(graph, outputs);
+      key = model === undefined ? `file ${this.#files++}` : createHash("sha256").update(model).digest("hex");
       const keys = this.#keys.get(graph) ?? new Map<string, string>();
       this.#keys.set(graph, keys.set(list, key));
     }
     let entry = this.#entries.get(key);
-    entry ??= { session: this.#create(model ?? encode(graph, outputs)), leases: 0 };
+    entry ??= {
+      session:
+        graph.whole === undefined
+          ? this.#create(model ?? encode(graph, outputs))
+          : openWhole(graph.whole, graphToOnnx(graph, outputs), this.#create, this.#createFromFile),
+      leases: 0,
+    };
     entry.leases++;
     this.#entries.delete(key);
     this.#entries.set(key, entry);
