@@ -2,6 +2,7 @@
  * Speed and size of the compact codec on one thread and on two, next to a plain copy and to zstd level 1 on the same bytes.
  *
  *   npx tsx bench/compact.ts [model.safetensors] [--mib 48] [--rounds 7]
+ *   npx tsx bench/compact.ts --end-to-end [--gigabytes 4.3] [--rounds 2] [--workers 2]      the whole command next to cp
  *
  * Without a file: Gaussian weights with row and column scales. What is decoded is compared with the source before anything is timed.
  * All anchors run in every round, so that what else the machine does meets all alike; the best of the rounds counts, in CPU time of
@@ -29,11 +30,22 @@ import { createWorkspace } from "../kernels/load-wasm.ts";
 import { createPool } from "../kernels/pool.ts";
 
 const { values, positionals } = parseArgs({
-  options: { mib: { type: "string", default: "48" }, rounds: { type: "string", default: "7" } },
+  options: {
+    mib: { type: "string", default: "48" },
+    rounds: { type: "string" },
+    "end-to-end": { type: "boolean", default: false },
+    gigabytes: { type: "string", default: "4.3" },
+    workers: { type: "string", default: "2" },
+  },
   allowPositionals: true,
 });
+if (values["end-to-end"]) {
+  const { runEndToEnd } = await import("./compact-end-to-end.ts");
+  runEndToEnd(Number(values.gigabytes), Number(values.rounds ?? 2), values.workers);
+  process.exit(0);
+}
 const limit = Number(values.mib) * 2 ** 20;
-const rounds = Number(values.rounds);
+const rounds = Number(values.rounds ?? 7);
 const LEVELS = ["max", "fast"] as const;
 
 async function readTensors(path: string): Promise<Tensor[]> {

@@ -5,6 +5,7 @@
 import { InputError } from "../../core/errors.ts";
 import type { Recipe } from "../types.ts";
 import type { CodecName } from "./codec.ts";
+import { checkCompactKernels } from "./compact/emit.ts";
 import { checkKernels } from "./emit.ts";
 
 const CODEC_OPTIONS: readonly string[] = ["df11", "compact"];
@@ -33,9 +34,9 @@ export function codecName(recipe: Recipe): CodecName {
   if (tied !== undefined && tied !== "plain" && tied !== "compress") throw refuse(`--scheme tied=${tied}`, "must be plain or compress");
   if (recipe.cast !== undefined && recipe.cast !== "bf16") throw refuse(`--cast ${String(recipe.cast)}`, "must be bf16");
   if (!isCompact && level !== undefined) throw refuse("--level", "belongs to --codec compact");
-  if (isCompact && recipe.kernels !== undefined) throw refuse("--kernels", "are decoders of df11");
   if (isCompact && recipe.patterns !== undefined)
     throw refuse("--pattern", "belongs to --codec df11: compact codes each tensor by itself, there are no units to name");
-  checkKernels(recipe.kernels ?? []);
+  if (isCompact) checkCompactKernels(recipe.kernels ?? []);
+  else checkKernels(recipe.kernels ?? []);
   return isCompact ? `compact-${level ?? "max"}` : "df11";
 }

@@ -23,6 +23,8 @@ export interface CompactRecord {
   readonly weights: readonly string[];
   /** SHA-256 (base64url) of every other file, as in the source. */
   readonly files: Readonly<Record<string, string>>;
+  /** Decoders that were put beside the weights; `restore` leaves them out. */
+  readonly kernels?: readonly string[];
   /** The source's own `bitwright.json`, deflated, in base64. */
   readonly original?: string;
   /** Set when weights were rounded: `restore` then gives the rounded model. */
@@ -54,15 +56,18 @@ export async function readCompactRecord(directory: string): Promise<CompactRecor
   if (parsed["tool"] !== "bitwright" || parsed["format"] !== "compact") return undefined;
   const fail = (what: string): FormatError =>
     new FormatError("format.field", `${path} is not what this tool writes: ${what}`, { directory, field: what });
-  const { version: release, level, weights, files, original, cast } = parsed;
+  const { version: release, level, weights, files, kernels, original, cast } = parsed;
   if (typeof release !== "string") throw fail("version");
   if (level !== "max" && level !== "fast") throw fail("level");
   const isList = Array.isArray(weights) && weights.length > 0;
   if (!isList || !weights.every((name) => typeof name === "string" && name.endsWith(COMPACT_EXTENSION))) throw fail("weights");
   if (!isObject(files) || !Object.values(files).every((hash) => typeof hash === "string")) throw fail("files");
+  const isNames = Array.isArray(kernels) && kernels.every((name) => typeof name === "string");
+  if (kernels !== undefined && !isNames) throw fail("kernels");
   if (original !== undefined && typeof original !== "string") throw fail("original");
   if (cast !== undefined && cast !== "bf16") throw fail("cast");
-  const names = [...(weights as string[]), ...Object.keys(files)];
+  const decoders = (kernels ?? []) as string[];
+  const names = [...(weights as string[]), ...Object.keys(files), ...decoders];
   const outside = names.find((name) => !isBelow(name));
   if (outside !== undefined)
     throw new FormatError("format.path", `${path} names a file outside its directory: ${outside}`, { file: outside });
@@ -72,6 +77,7 @@ export async function readCompactRecord(directory: string): Promise<CompactRecor
     level,
     weights: weights as string[],
     files: files as Record<string, string>,
+    ...(decoders.length > 0 && { kernels: decoders }),
     ...(original !== undefined && { original }),
     ...(cast !== undefined && { cast }),
   };
@@ -80,7 +86,7 @@ export async function readCompactRecord(directory: string): Promise<CompactRecor
 /** Files that a compact artifact in `directory` consists of, but for the record; undefined when there is none that can be read. */
 export async function compactFiles(directory: string): Promise<readonly string[] | undefined> {
   const record = await readCompactRecord(directory).catch(() => undefined);
-  return record === undefined ? undefined : [...record.weights, ...Object.keys(record.files)];
+  return record === undefined ? undefined : [...record.weights, ...Object.keys(record.files), ...(record.kernels ?? [])];
 }
 
 /** Name of the safetensors file that a compact file stands for. */

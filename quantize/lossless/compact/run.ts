@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { deflateSync } from "node:zlib";
 import { throwIfAborted } from "../../../core/errors.ts";
 import { replaceFile, syncDirectory, writeFully } from "../../../formats/containers/atomic.ts";
+import { openCompactFile } from "../../../formats/containers/compact/open.ts";
 import { writeCompact } from "../../../formats/containers/compact/write.ts";
 import type { Model } from "../../../model/model.ts";
 import { checkBudgets } from "../../budgets.ts";
@@ -15,6 +16,7 @@ import { claimOutput, finishOutput, PARTIAL, publish, type ClaimedOutput } from 
 import type { Plan, QuantizeOptions, QuantizeReport } from "../../types.ts";
 import { checkApart, keyOf, pathOf, requestOf } from "../claim.ts";
 import type { CodecName } from "../codec.ts";
+import { emitCompactKernels } from "./emit.ts";
 import { prepareCompact, type PreparedCompact } from "./prepare.ts";
 import { encodeRecord, shortHash } from "./record.ts";
 import { createEncodePool, rangeEncoder } from "./tasks.ts";
@@ -154,14 +156,27 @@ async function writeOthers({ source, level, targets, plan }: PreparedCompact, di
     }
   }
   const { cast } = plan.recipe;
+  const kernels =
+    plan.recipe.kernels === undefined || plan.recipe.kernels.length === 0
+      ? new Map<string, Uint8Array>()
+      : await decoders(directory, weights[0]!);
+  for (const [name, content] of kernels) await put(name, content);
   const record = encodeRecord({
     level,
     weights,
     files: Object.fromEntries(files),
+    ...(kernels.size > 0 && { kernels: [...kernels.keys()] }),
     ...(original !== undefined && { original }),
     ...(cast !== undefined && { cast }),
   });
   await put(MANIFEST_FILE, record);
   const small = [...files.keys()].filter((name) => name !== "config.json");
-  return [...weights, ...small, ...(files.has("config.json") ? ["config.json"] : []), MANIFEST_FILE];
+  return [...weights, ...kernels.keys(), ...small, ...(files.has("config.json") ? ["config.json"] : []), MANIFEST_FILE];
+}
+
+/** Decoders with a self-test on a file of the artifact, which may have its final name already. */
+async function decoders(directory: string, name: string): Promise<ReadonlyMap<string, Uint8Array>> {
+  const partial = join(directory, name + PARTIAL);
+  const file = await openCompactFile((await sizeOf(partial)) === undefined ? join(directory, name) : partial);
+  return await emitCompactKernels(name, file);
 }
