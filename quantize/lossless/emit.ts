@@ -159,7 +159,7 @@ The weights beside this folder are DFloat11: each unit is six tensors named \`<m
 \`.output_positions\`, \`.gaps\` and \`.split_positions\`. A decoder turns them back into the unit's bf16 weights, one after another;
 \`split_positions\` says where each ends.
 
-Each self-test decodes unit \`${unit}\` (${members.length} tensors) and compares the SHA-256 of every tensor with that of the source.
+Each self-test decodes unit \`${unit}\` (${members.length} ${members.length === 1 ? "tensor" : "tensors"}) and compares the SHA-256 of every tensor with that of the source.
 
 ${usages.join("\n\n")}
 `;
