@@ -526,6 +526,12 @@ function packRow(x: usize, cols: i32, at: usize, stride: i32): void {
   }
 }
 
+/** Codes, one a byte or two bytes, to bit streams of `stride` bytes a row. */
+export function pack(x: usize, rows: i32, cols: i32, stride: i32, out: usize): void {
+  const rowBytes = <usize>cols * (bits > 8 ? 2 : 1);
+  for (let r = 0; r < rows; r++) packRow(x + <usize>r * rowBytes, cols, out + <usize>r * stride, stride);
+}
+
 /** Bit streams of `stride` bytes a row to codes, one a byte or two bytes; integers with their sign. */
 export function unpack(x: usize, rows: i32, cols: i32, stride: i32, out: usize): void {
   const mask: u32 = (1 << bits) - 1;

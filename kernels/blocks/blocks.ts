@@ -46,6 +46,7 @@ interface BlocksKernel {
   readonly configureTensor: (divisor: number, halfStep: number, direction: number) => void;
   readonly encodeBf16: Encode;
   readonly encodeF32: Encode;
+  readonly pack: (x: number, rows: number, cols: number, stride: number, out: number) => void;
   readonly unpack: (x: number, rows: number, cols: number, stride: number, out: number) => void;
   readonly decode: (codes: number, rows: number, cols: number, block: number, scales: number, table: number, out: number) => void;
   readonly fakeQuantize: (x: number, rows: number, cols: number, block: number) => void;
@@ -175,6 +176,16 @@ export function decodeBlocksAt(
   { codes, scales, table, out }: { readonly codes: number; readonly scales: number; readonly table: number; readonly out: number },
 ): void {
   configured(workspace, { format, globalScale }).decode(codes, rows, cols, format.block, scales, table, out);
+}
+
+/** Codes to bit streams of `stride` bytes a row. */
+export function packBlocksAt(
+  workspace: Workspace,
+  { rows, cols }: BlockShape,
+  { format, globalScale }: BlockCoding,
+  { x, stride, out }: { readonly x: number; readonly stride: number; readonly out: number },
+): void {
+  configured(workspace, { format, globalScale }).pack(x, rows, cols, stride, out);
 }
 
 /** Bit streams of `stride` bytes a row to codes that are not packed. */

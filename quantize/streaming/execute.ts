@@ -2,16 +2,18 @@
  * Executes one tensor task: the job that pool workers run.
  * @module
  */
+import { blockFormatOf } from "../../core/blocks/format.ts";
 import { byteLength } from "../../core/dtype.ts";
 import { InputError, NumericError, UnsupportedError } from "../../core/errors.ts";
 import { absMaxAt } from "../../kernels/abs-max/abs-max.ts";
 import { narrowAt } from "../../kernels/narrow/narrow.ts";
 import type { JobContext } from "../../kernels/pool.ts";
 import { INFINITY_BITS } from "../../kernels/runs.ts";
+import { measureRange, quantizeBlockRows } from "./block-task.ts";
 import { quantizeRows } from "./quantize-task.ts";
 import { openReader, openWriters, type TaskWriters, type TensorReader } from "./regions.ts";
-import { matrixShape, openRows, PIECE_BYTES, throwNotFinite } from "./source.ts";
-import type { RescaleTask, TaskResult, TensorTask } from "./task.ts";
+import { matrixShape, openRows, PIECE_BYTES, throwNotFinite, type RowSourceOptions } from "./source.ts";
+import type { QuantizeTask, RangeTask, RescaleTask, TaskResult, TensorTask } from "./task.ts";
 import { openTransposed, transposeCodes } from "./transposed.ts";
 
 /** What a task reports beside its hashes. */
@@ -60,7 +62,16 @@ async function perform(task: TensorTask, reader: TensorReader, writers: TaskWrit
       return await copy(byteLength(task.input.dtype, task.input.shape), reader, writers, context);
     case "rescale":
       return await rescale(task, reader, writers, context);
+    case "range":
+      return await measureRange(task, openRows(context.workspace, reader, rowOptions(task)), context);
     case "quantize": {
+      if (blockFormatOf(task.scheme) !== undefined) {
+        const rows =
+          task.channelAxis === 0
+            ? openRows(context.workspace, reader, rowOptions(task))
+            : openTransposed(context.workspace, reader, task).rows;
+        return await quantizeBlockRows(task, rows, writers, context);
+      }
       const shape = matrixShape(task.input.shape);
       const options = { name: task.name, dtype: task.input.dtype, shape, factors: task.factors, arithmetic: task.arithmetic };
       if (task.channelAxis === 0) return await quantizeRows(task, openRows(context.workspace, reader, options), writers, context);
@@ -72,6 +83,10 @@ async function perform(task: TensorTask, reader: TensorReader, writers: TaskWrit
     default:
       return task satisfies never;
   }
+}
+
+function rowOptions({ name, input, factors, arithmetic }: QuantizeTask | RangeTask): RowSourceOptions {
+  return { name, dtype: input.dtype, shape: matrixShape(input.shape), factors, arithmetic };
 }
 
 async function copy(

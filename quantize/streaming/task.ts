@@ -31,7 +31,7 @@ export interface OutputRegion {
 }
 
 /** `tensor`: the whole result of copy and rescale; the others are parts of a quantized weight. */
-export type OutputRole = "tensor" | "codes" | "scales" | "zeros" | "shape";
+export type OutputRole = "tensor" | "codes" | "scales" | "global-scale" | "zeros" | "shape";
 
 interface TaskBase {
   /** The tensor, for messages and results. */
@@ -70,7 +70,10 @@ export interface QuantizeTask extends TaskBase {
   readonly kind: "quantize";
   /** 0: rows are output channels. 1: columns are (Conv1D); codes then keep the stored [in, out] order, scales are per column. */
   readonly channelAxis: 0 | 1;
-  /** Static int (2 to 8 bits) or e4m3; tensor, channel or group granularity. */
+  /**
+   * Static int (2 to 8 bits) or e4m3; tensor, channel or group granularity. Or a block format (BFP, MX, NVFP4): `scales` is
+   * then one byte a block, NVFP4 has `global-scale` (F32 [1]) too, and with channel axis 1 rows of codes are output channels.
+   */
   readonly scheme: QuantScheme;
   /** `bf16`: values are rounded to bf16 too, after the factors, as a bf16 model would hold them. */
   readonly arithmetic: Arithmetic;
@@ -80,9 +83,18 @@ export interface QuantizeTask extends TaskBase {
   /** One byte a code, or one bit stream a row, each row taking an equal share of the region. */
   readonly codes: "bytes" | "packed";
   readonly zeros?: ZeroForm;
+  /** NVFP4: the divisor, for layers that share one; by default the tensor's own. */
+  readonly globalScale?: number;
 }
 
-export type TensorTask = CopyTask | RescaleTask | QuantizeTask;
+/** No output: only `absMax` of the values after the factors, for tensors that share a divisor (NVFP4). */
+export interface RangeTask extends TaskBase {
+  readonly kind: "range";
+  readonly arithmetic: Arithmetic;
+  readonly factors?: MatrixFactors;
+}
+
+export type TensorTask = CopyTask | RescaleTask | QuantizeTask | RangeTask;
 
 export interface TaskResult {
   readonly name: string;
@@ -91,7 +103,7 @@ export interface TaskResult {
   readonly sumSquares: number;
   /** Σ(w − ŵ)². */
   readonly sumSquaredError: number;
-  /** Largest |w| of the values that were quantized or rescaled. */
+  /** Largest |w| of the values that were quantized, rescaled or measured. */
   readonly absMax?: number;
   readonly seconds: number;
 }

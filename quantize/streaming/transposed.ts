@@ -4,6 +4,7 @@
  * bounded by memory, which such models are small enough for.
  * @module
  */
+import { blockFormatOf } from "../../core/blocks/format.ts";
 import { DTYPES, elementCount } from "../../core/dtype.ts";
 import { BudgetError, InputError, UnsupportedError } from "../../core/errors.ts";
 import type { Workspace } from "../../kernels/load-wasm.ts";
@@ -36,7 +37,7 @@ export function openTransposed(workspace: Workspace, reader: TensorReader, task:
       tensor: name,
     });
   }
-  if (task.codes === "packed") {
+  if (task.codes === "packed" && blockFormatOf(task.scheme) === undefined) {
     throw new UnsupportedError(
       "unsupported.scheme",
       `${name} is stored [in, out], and packed codes run along input channels; store one byte a code`,

@@ -20,7 +20,7 @@ import { readModules, type StoredModule } from "./read.ts";
 import { canHold, encodeModule, moduleTensors, type Site } from "./write.ts";
 
 const FIXTURES = "fixtures/compressed-tensors";
-const ARTIFACTS = ["w8a8-dynamic", "w8a8-static", "w4a16", "w4a16-asym", "fp8-dynamic", "fp8-static"];
+const ARTIFACTS = ["w8a8-dynamic", "w8a8-static", "w4a16", "w4a16-asym", "fp8-dynamic", "fp8-static", "nvfp4", "mxfp4a16"];
 
 const scratch = mkdtempSync(join(tmpdir(), "bitwright-ct-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -47,6 +47,7 @@ function siteOf({ weight, activations, rows, cols }: StoredModule): Site {
     ...(output === undefined ? {} : { output: output.scheme }),
     ...(input?.scale === undefined ? {} : { inputScale: input.scale }),
     ...(input?.zero === undefined ? {} : { inputZero: input.zero }),
+    ...(input?.globalScale === undefined ? {} : { inputGlobalScale: input.globalScale }),
   };
 }
 
