@@ -28,10 +28,13 @@ export function planBatches(inputs: readonly ValueType[], samples: readonly Samp
   if (!(batchTokens >= 1)) throw new InputError("input.option", `batchTokens is ${batchTokens}; it must be at least 1`, { batchTokens });
   const batches: { samples: number[]; tokens: number }[] = [];
   let openKey = "";
+  // Samples are joined where the first axis of every input is one symbol, the batch.
+  const first = inputs[0]?.shape[0];
+  const joins = typeof first === "string" && inputs.every(({ shape }) => shape[0] === first);
   samples.forEach((sample, index) => {
     const { key, tokens } = measureSample(inputs, sample, index);
     const open = batches.at(-1);
-    if (open !== undefined && key === openKey && open.tokens + tokens <= batchTokens) {
+    if (joins && open !== undefined && key === openKey && open.tokens + tokens <= batchTokens) {
       open.samples.push(index);
       open.tokens += tokens;
     } else {

@@ -2,13 +2,17 @@
  * How far apart two models are on the same samples: what each gives at its outputs, number by number.
  * @module
  */
-import { InputError } from "../core/errors.ts";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { InputError, throwIfAborted } from "../core/errors.ts";
+import { toFloat32, type Tensor } from "../core/tensor.ts";
 import { CarriedValues } from "./carried.ts";
 import { withActivations } from "./fake-quant.ts";
 import { headOf, HeadRunner, headTokens, walkToHead, type Arrival } from "./head.ts";
-import { floatsOf } from "./host-tensor.ts";
+import type { HostTensor } from "./engines/engine.ts";
+import { bytesOf, floatsOf } from "./host-tensor.ts";
 import type { RunOptions } from "./evaluate.ts";
 import type { Model } from "./model.ts";
+import { onnxFeeds, onnxSamples, withCompiled } from "./onnx/run.ts";
 import type { Sample } from "./walk-types.ts";
 import { loadWeights } from "./weights.ts";
 
@@ -79,17 +83,7 @@ class Difference {
 export async function compareModels(a: Model, b: Model, samples: readonly Sample[], options: RunOptions): Promise<OutputComparison[]> {
   const [first, second] = [withActivations(a), withActivations(b)];
   const outputs = Object.values(headOf(first).writes).filter((name) => first.outputs.includes(name));
-  const missing = outputs.find((name) => !second.outputs.includes(name));
-  if (missing !== undefined) {
-    throw new InputError(
-      "input.option",
-      `the first model gives "${missing}", the second ${second.outputs.join(", ")}; their outputs must agree`,
-      {
-        missing,
-        outputs: second.outputs,
-      },
-    );
-  }
+  assertOutputs(outputs, second.outputs);
   const { engine, maxMemory = 2 ** 30, onProgress, ...shared } = options;
   const step = (model: Model, part: 0 | 1) => ({
     ...shared,
@@ -119,14 +113,8 @@ export async function compareModels(a: Model, b: Model, samples: readonly Sample
         for (const [output, difference] of differences) {
           const x = mine.values[valueOf(first, output)]!;
           const y = other?.values[valueOf(second, output)];
-          if (y === undefined || x.shape.join() !== y.shape.join()) {
-            throw new InputError(
-              "input.shape",
-              `"${output}" is ${JSON.stringify(x.shape)} in the first model and ${JSON.stringify(y?.shape)} in the second`,
-              { output, first: x.shape, second: y?.shape },
-            );
-          }
-          difference.add(floatsOf(x, output), floatsOf(y, output));
+          assertShapes(output, x.shape, y?.shape);
+          difference.add(floatsOf(x, output), floatsOf(y!, output));
         }
       }
     });
@@ -135,6 +123,62 @@ export async function compareModels(a: Model, b: Model, samples: readonly Sample
     for (const runner of runners) await runner.release();
     await states.close();
   }
+}
+
+/**
+ * Compare two models read from ONNX files, sample by sample.
+ *
+ * @param inputs - by name, of `a`; rows along a shared symbolic first axis are samples.
+ * @throws {InputError} as `onnxFeeds`, and `input.option` when `b` lacks an output or takes other inputs.
+ */
+export async function compareOnnx(
+  a: Model,
+  b: Model,
+  inputs: ReadonlyMap<string, Tensor>,
+  { engine, signal, onProgress }: Pick<RunOptions, "engine" | "signal" | "onProgress">,
+): Promise<OutputComparison[]> {
+  assertOutputs(a.outputs, b.outputs);
+  onnxFeeds(b, inputs);
+  const samples = onnxSamples(a, inputs);
+  const differences = new Map(a.outputs.map((name) => [name, new Difference()]));
+  await withCompiled(engine, [a, b], async ([first, second]) => {
+    for (const [i, sample] of samples.entries()) {
+      throwIfAborted(signal);
+      const [mine, theirs] = [await first!.run(sample), await second!.run(sample)];
+      for (const [output, difference] of differences) {
+        const [x, y] = [mine[output]!, theirs[output]!];
+        assertShapes(output, x.shape, y.shape);
+        difference.add(numbersOf(x), numbersOf(y));
+      }
+      onProgress?.({ done: i + 1, total: samples.length, detail: a.blocks[0]!.name });
+      await nextTurn();
+    }
+  });
+  return [...differences].map(([output, difference]) => difference.result(output));
+}
+
+/** Values of any dtype an engine gives, as f32. */
+function numbersOf(tensor: HostTensor): Float32Array {
+  const { dtype, shape, data } = tensor;
+  return data instanceof Float32Array ? data : toFloat32({ dtype, shape, bytes: bytesOf(tensor) });
+}
+
+function assertOutputs(outputs: readonly string[], others: readonly string[]): void {
+  const missing = outputs.find((name) => !others.includes(name));
+  if (missing === undefined) return;
+  throw new InputError("input.option", `the first model gives "${missing}", the second ${others.join(", ")}; their outputs must agree`, {
+    missing,
+    outputs: others,
+  });
+}
+
+function assertShapes(output: string, first: readonly number[], second: readonly number[] | undefined): void {
+  if (second !== undefined && first.join() === second.join()) return;
+  throw new InputError(
+    "input.shape",
+    `"${output}" is ${JSON.stringify(first)} in the first model and ${JSON.stringify(second)} in the second`,
+    { output, first, second },
+  );
 }
 
 /** The head's graph output that is written to a carried value. */

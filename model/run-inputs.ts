@@ -2,7 +2,8 @@
  * A model run on named tensors: what `bitwright run --inputs` does.
  *
  * Language models and encoders need `input_ids` alone; positions, segments and
- * masks are filled in as their tokenizers would. Several rows are several samples.
+ * masks are filled in as their tokenizers would. Several rows are several samples. A model from an ONNX file runs on
+ * exactly what it declares, once.
  * @module
  */
 import { InputError } from "../core/errors.ts";
@@ -12,6 +13,8 @@ import { withActivations } from "./fake-quant.ts";
 import type { ValueType } from "./graph/graph.ts";
 import { bytesOf, hostTensorOf } from "./host-tensor.ts";
 import { tokenSample } from "./inputs.ts";
+import { runOnnx } from "./onnx/run.ts";
+import { ONNX_FAMILY } from "./sources/onnx.ts";
 import type { Model } from "./model.ts";
 import type { Sample, WalkProgress } from "./walk-types.ts";
 import { walk } from "./walk.ts";
@@ -35,6 +38,7 @@ export async function runInputs(
   inputs: ReadonlyMap<string, Tensor>,
   options: RunInputsOptions,
 ): Promise<Map<string, Tensor>> {
+  if (source.facts.family === ONNX_FAMILY) return runOnnx(source, inputs, options.engine);
   const model = withActivations(source);
   const samples = samplesOf(model, inputs);
   const { engine, signal, onProgress } = options;

@@ -4,13 +4,15 @@
  */
 import { stat } from "node:fs/promises";
 import { basename } from "node:path";
-import type { DType } from "../core/dtype.ts";
 import { schemeName } from "../core/scheme.ts";
 import { CALIBRATION_KEY } from "../calibrate/file.ts";
 import { openCheckpoint, type Checkpoint } from "../formats/checkpoint.ts";
 import { COMPACT_EXTENSION } from "../formats/containers/compact/open.ts";
+import type { OnnxDType } from "../formats/containers/onnx/dtypes.ts";
 import { findLayout } from "../formats/layouts/index.ts";
+import { findOnnxFile } from "../model/sources/onnx.ts";
 import { CHECKPOINT_TOOLS } from "../model/sources/tools.ts";
+import { inspectOnnx } from "./inspect-onnx.ts";
 import { inspectCompact, type InspectedKind } from "./lossless/compact/inspect.ts";
 import { readCompactRecord, type CompactRecord } from "./lossless/compact/record.ts";
 import { inspectUnits, type InspectedUnit } from "./lossless/inspect.ts";
@@ -19,7 +21,7 @@ import { readManifest } from "./manifest.ts";
 /** One stored tensor. */
 export interface InspectedTensor {
   readonly name: string;
-  readonly dtype: DType;
+  readonly dtype: OnnxDType;
   readonly shape: readonly number[];
   readonly bytes: number;
 }
@@ -27,7 +29,7 @@ export interface InspectedTensor {
 /** What was found, as data. */
 export interface Inspection {
   readonly path: string;
-  /** "artifact", "model", "calibration", "compact file" or "safetensors file". */
+  /** "artifact", "model", "calibration", "compact file", "safetensors file" or "ONNX model". */
   readonly kind: string;
   /** Name and value, in the order to print. */
   readonly facts: readonly (readonly [name: string, value: string])[];
@@ -44,11 +46,16 @@ export interface Inspection {
 }
 
 /**
- * Look into a model directory, an artifact, a calibration file or a .safetensors file.
+ * Look into a model directory, an artifact, a calibration file, a .safetensors file or an .onnx file.
  *
  * @throws {InputError} `input.path`; {FormatError} for files that break their format.
  */
 export async function inspect(path: string): Promise<Inspection> {
+  const onnx = await findOnnxFile(path);
+  if (onnx !== undefined) {
+    const found = await inspectOnnx(onnx);
+    return onnx === path ? found : { ...found, path, facts: [...found.facts, ...(await manifestFacts(path))] };
+  }
   const checkpoint = await openCheckpoint(path, CHECKPOINT_TOOLS);
   try {
     const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape, byteLength }) => ({

@@ -16,12 +16,13 @@ const EXAMPLES = `
 Examples:
   $ bitwright inspect ./llama
   $ bitwright inspect ./llama-w8a8 --tensors
-  $ bitwright inspect model.safetensors --json`;
+  $ bitwright inspect model.safetensors --json
+  $ bitwright inspect model.onnx`;
 
 export function addInspect(program: Command, io: Io): void {
   program
     .command("inspect <path>")
-    .description("what a model, artifact, calibration or safetensors file holds")
+    .description("what a model, artifact, calibration, safetensors or ONNX file holds")
     .option("--tensors", "list every tensor")
     .addHelpText("after", EXAMPLES)
     .action(async (path: string, options: InspectOptions) => {

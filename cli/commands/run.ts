@@ -19,6 +19,7 @@ const EXAMPLES = `
 Examples:
   $ bitwright run ./llama-w8a8 --prompt "In the beginning" --max-tokens 48
   $ bitwright run ./llama-w8a8 --inputs in.npz --out out.npz     # in: input_ids int64 [batch, tokens]; out: logits
+  $ bitwright run model.onnx --inputs in.npz --out out.npz       # in: the graph's inputs; out: its outputs
 
 Names in the .npz files are those of the model's inputs and outputs. Positions, segments and masks that are not given
 are filled in.`;

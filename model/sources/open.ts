@@ -1,5 +1,5 @@
 /**
- * openModel: a directory on disk becomes a Model.
+ * openModel: a directory or an .onnx file on disk becomes a Model.
  * @module
  */
 import { FormatError } from "../../core/errors.ts";
@@ -14,6 +14,7 @@ import { findArchitecture } from "../architectures/index.ts";
 import { TensorTable } from "../architectures/tensors.ts";
 import type { Model } from "../model.ts";
 import { detachCheckpoint } from "./detached.ts";
+import { findOnnxFile, openOnnxModel } from "./onnx.ts";
 import { CHECKPOINT_TOOLS } from "./tools.ts";
 
 /** Everything a model is made of, whatever it was read from. */
@@ -25,13 +26,15 @@ export interface ModelSource {
 }
 
 /**
- * Read a Hugging Face directory (sharded or not) or one of our artifacts, whose weights are then the dequantized
+ * Read a Hugging Face directory (sharded or not), an .onnx file or a directory with one, or one of our artifacts, whose weights are then the dequantized
  * ones and whose `activations` say how it runs. Tensors stay on disk until they are asked for; no file stays open.
  *
  * @throws {FormatError} `format.config` naming a setting, `format.missing` naming a tensor, and what the readers throw.
  * @throws {UnsupportedError} `unsupported.architecture`, `unsupported.format` for an artifact whose quantization_config is not known.
  */
 export async function openModel(path: string): Promise<Model> {
+  const onnx = await findOnnxFile(path);
+  if (onnx !== undefined) return openOnnxModel(onnx);
   const checkpoint = await detachCheckpoint(await openCheckpoint(path, CHECKPOINT_TOOLS));
   const { config, directory } = checkpoint;
   if (config === undefined) {
