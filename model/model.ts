@@ -83,6 +83,7 @@ export interface ModelFacts {
   readonly family: string;
   /** Class name of the checkpoint, e.g. "LlamaForCausalLM". */
   readonly className: string;
+  /** Token ids; for image classifiers labels. */
   readonly vocabularySize: number;
   /** Longest sequence the positions allow. */
   readonly maxPositions: number;
@@ -91,8 +92,8 @@ export interface ModelFacts {
   readonly dtype: DType;
   /** Whether the head shares the embedding matrix. */
   readonly tiedHead: boolean;
-  /** Value a causal language model ends in; encoders end in "last_hidden_state". */
-  readonly output: "logits" | "last_hidden_state";
+  /** "logits" over the vocabulary: a language model. "classes": logits over labels. Encoders end in "last_hidden_state" or "embeddings". */
+  readonly output: "logits" | "last_hidden_state" | "classes" | "embeddings";
 }
 
 export interface Model {

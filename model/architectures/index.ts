@@ -6,6 +6,7 @@ import { FormatError, UnsupportedError } from "../../core/errors.ts";
 import type { Architecture } from "./architecture.ts";
 import { isString, type ConfigReader } from "./config.ts";
 import { BERT } from "./bert.ts";
+import { CLIP_TEXT, CLIP_VISION } from "./clip.ts";
 import { GEMMA2 } from "./gemma2.ts";
 import { GEMMA3 } from "./gemma3.ts";
 import { GPT2 } from "./gpt2.ts";
@@ -17,6 +18,7 @@ import { PHI3 } from "./phi3.ts";
 import { QWEN2 } from "./qwen2.ts";
 import { QWEN3_MOE } from "./qwen3-moe.ts";
 import { QWEN3 } from "./qwen3.ts";
+import { VIT } from "./vit.ts";
 
 export const ARCHITECTURES: readonly Architecture[] = [
   LLAMA,
@@ -31,6 +33,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   GPT2,
   OPT,
   BERT,
+  VIT,
+  CLIP_TEXT,
+  CLIP_VISION,
 ];
 
 export interface FoundArchitecture {

@@ -21,6 +21,8 @@ export interface PlainAttention {
   readonly hidden: number;
   readonly heads: number;
   readonly bias: boolean;
+  /** Of the output projection, where it is not as `bias`. */
+  readonly outputBias?: boolean;
 }
 
 /**
@@ -33,12 +35,12 @@ export function plainSelfAttention(
   input: string,
   rows: string,
   names: PlainAttentionNames,
-  { hidden, heads, bias }: PlainAttention,
+  { hidden, heads, bias, outputBias = bias }: PlainAttention,
   scores: Scores,
 ): string {
   const [query, key, value] = [names.q, names.k, names.v].map((name) => writer.linear(input, name, hidden, hidden, { bias }));
   const mixed = attendRows(writer, names.module, [query!, key!, value!], rows, hidden, heads, scores);
-  return writer.linear(mixed, names.output, hidden, hidden, { bias });
+  return writer.linear(mixed, names.output, hidden, hidden, { bias: outputBias });
 }
 
 /** Attention of projections [tokens, hidden] (query, key, value), all with the same heads. @returns value [tokens, hidden]. */

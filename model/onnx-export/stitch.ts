@@ -93,13 +93,12 @@ class Stitcher {
     };
     const names = new Set(this.#model.inputs.map(({ name }) => name));
     for (const { name, dtype, shape } of this.#model.inputs) {
-      if (name === POSITIONS && !this.#cached && !this.#causal) continue;
-      if (name === POSITIONS && this.#causal)
+      if (name !== POSITIONS || this.#cached) input(name, dtype, shape);
+      if (name === "input_ids" && this.#causal)
         input(MASK, "I64", ["batch_size", this.#cached ? "total_sequence_length" : "sequence_length"]);
-      input(name, dtype, shape);
     }
     if (this.#causal) this.#lengths = new Lengths(this.#emitter, "input_ids", MASK);
-    else if (names.has(POSITIONS)) this.#carried.set(POSITIONS, countPositions(this.#emitter));
+    if (names.has(POSITIONS) && !this.#cached) this.#carried.set(POSITIONS, countPositions(this.#emitter));
   }
 
   #block(block: Block): void {
@@ -184,16 +183,17 @@ class Stitcher {
     const { outputs } = this.#model;
     for (const name of outputs) {
       this.#emitter.op("Identity", [this.#carried.get(name)!], {}, name);
-      this.#outputs.push({ name, dtype: "F32", shape: this.#outputShape(name) });
+      const shape = this.#outputShape(name);
+      this.#outputs.push({ name, dtype: "F32", ...(shape === undefined ? {} : { shape }) });
     }
   }
 
-  #outputShape(name: string): readonly (number | string)[] {
-    const { vocabularySize, hiddenSize } = this.#model.facts;
-    if (name === "logits" && this.#model.inputs.some((input) => input.name === "input_ids"))
-      return ["batch_size", "sequence_length", vocabularySize];
+  /** Leading axes of an output; what is behind them the runtime infers where the graph does not say. */
+  #outputShape(name: string): readonly (number | string)[] | undefined {
+    const { vocabularySize, hiddenSize, output } = this.#model.facts;
+    if (name === "logits") return output === "classes" ? ["batch_size", vocabularySize] : ["batch_size", "sequence_length", vocabularySize];
     if (name === "last_hidden_state") return ["batch_size", "sequence_length", hiddenSize];
-    return ["batch_size", name === "logits" ? vocabularySize : hiddenSize];
+    return name === "pooler_output" ? ["batch_size", hiddenSize] : undefined;
   }
 
   #named(node: GraphNode): GraphNode {
