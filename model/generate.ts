@@ -100,7 +100,8 @@ class WholeModel {
         // Where the head treats every token alone, only the last one needs to pass it.
         feeds[input] = block.role === "epilogue" && this.#lastOnly ? lastToken(carried[name]!) : carried[name]!;
       }
-      const values = await (await this.#form(block.graph)).run(feeds);
+      const outputs = await (await this.#form(block.graph)).run(feeds);
+      const values = block.host === undefined ? outputs : { ...outputs, ...block.host(outputs) };
       carried = { ...carried, ...Object.fromEntries(Object.entries(block.writes).map(([output, name]) => [name, values[output]!])) };
     }
     const logits = carried["logits"]!;

@@ -164,7 +164,8 @@ class BlockStand implements BlockContext {
 
   /** Run for `outputs` and everything later blocks need. */
   async runPass(batch: number, variant: BlockVariant, outputs: readonly string[]): Promise<Values> {
-    return this.#runGraph(batch, variant.graph ?? this.block.graph, [...new Set([...outputs, ...this.#written])], variant);
+    const values = await this.#runGraph(batch, variant.graph ?? this.block.graph, [...new Set([...outputs, ...this.#written])], variant);
+    return this.block.host === undefined || Object.keys(values).length === 0 ? values : { ...values, ...this.block.host(values) };
   }
 
   /** Keep what later blocks read; with `pending` beside the block's inputs, which stay for now. */
