@@ -1,0 +1,64 @@
+/**
+ * What every rewrite of a site gets.
+ * @module
+ */
+import type { OnnxModel } from "../../../formats/containers/onnx/model.ts";
+import { bodiesOf, type BodyPath } from "../../../model/onnx/bodies.ts";
+import type { OnnxSite } from "../../../model/onnx/site.ts";
+import { OnnxEdits } from "../edits.ts";
+
+/** Edits of one model and what is measured while its tensors are written. */
+export class RewriteContext {
+  readonly edits: OnnxEdits;
+  /** Σ w² and Σ (w - ŵ)² by site, once its weight has been read. */
+  readonly errors = new Map<string, { readonly signal: number; readonly noise: number }>();
+  readonly #opsets: ReadonlyMap<BodyPath, number>;
+
+  constructor(model: OnnxModel) {
+    this.edits = new OnnxEdits(model);
+    this.#opsets = new Map(bodiesOf(model).map(({ path, opsets }) => [path, opsets.get("") ?? 1]));
+  }
+
+  /** Version of the standard operators that the body speaks. */
+  opset(path: BodyPath): number {
+    return this.#opsets.get(path) ?? 1;
+  }
+
+  /** SQNR of a site's weight in dB; Infinity when it is exact or was not measured. */
+  sqnr(site: string): number {
+    const error = this.errors.get(site);
+    return error === undefined || error.noise === 0 ? Infinity : 10 * Math.log10(error.signal / error.noise);
+  }
+}
+
+/** What a rewrite did with a site. */
+export type RewriteOutcome = { readonly done: true; readonly note?: string } | { readonly done: false; readonly reason: string };
+
+export const DONE: RewriteOutcome = { done: true };
+
+/** Leave a site as it is. */
+export function refuse(reason: string): RewriteOutcome {
+  return { done: false, reason };
+}
+
+/** Rows of a linear weight whose product with its input is a plain matrix product; else why it is none. */
+export function matrixProblem(site: OnnxSite): string | undefined {
+  const { op, node, weight } = site;
+  if (weight.tensor.shape.length !== 2) return `its weight has ${weight.tensor.shape.length} axes`;
+  if (op === "MatMul") return weight.slot === 1 ? undefined : "its weight is the left factor";
+  const flag = (name: string): boolean => {
+    const attribute = node.attributes.get(name);
+    return attribute?.kind === "int" && Number(attribute.value) !== 0;
+  };
+  if (op === "Gemm" || op === "FusedMatMul") {
+    const set = ["transA", "transBatchA", "transBatchB"].find(flag);
+    return set === undefined ? undefined : `its ${set} is set`;
+  }
+  return `${op} is no matrix product`;
+}
+
+/** Value of a float attribute. */
+export function floatAttribute({ node }: OnnxSite, name: string, otherwise: number): number {
+  const attribute = node.attributes.get(name);
+  return attribute?.kind === "float" || attribute?.kind === "int" ? Number(attribute.value) : otherwise;
+}
