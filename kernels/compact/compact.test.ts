@@ -123,8 +123,8 @@ test("Gaussian weights with row and column scales take under 10.55 bits at max a
 
 test("in the workspace's own memory blocks are decoded in place, and no byte beside the elements is written, however damaged the block", () => {
   const workspace = createWorkspace(64);
-  const view = viewMatrix("BF16", [133, 67])!;
-  const bytes = weights("BF16", 133, 67, 8);
+  const view = viewMatrix("BF16", [260, 67])!;
+  const bytes = weights("BF16", 260, 67, 8);
   const columns = definition.fitColumns(view, bytes);
   const model = { classes: { rows: definition.fitRows(view, columns, "fast", bytes), columns }, tables: FLOAT_TABLES };
   const random = createRandom(4);

@@ -6,10 +6,13 @@ import type { BlockCoder } from "../../encodings/compact/coder.ts";
 import { encodeRange, type RangeTask, type TensorPlan } from "../../encodings/compact/ranges.ts";
 import type { MatrixView } from "../../encodings/compact/view.ts";
 
-/** A range once encoded. `blocks` may lie where the elements were. */
+/** A range once encoded. */
 export interface EncodedRange {
   readonly plan: TensorPlan;
   readonly rows: Int16Array;
+  /** Bytes of each block. */
+  readonly lengths: readonly number[];
+  /** The blocks one after another, in pieces; they may lie where the elements were. */
   readonly blocks: readonly Uint8Array[];
   readonly checksums: readonly number[];
 }
@@ -44,7 +47,10 @@ export function encodeWith(coder: BlockCoder): RangeEncoder {
   return {
     fitColumns: async (view, sample) => coder.fitColumns(view, sample),
     countBytes: async (bytes) => coder.countBytes(bytes),
-    encode: async (task, elements) => encodeRange(task, elements, coder),
+    async encode(task, elements) {
+      const encoded = encodeRange(task, elements, coder);
+      return encoded && { ...encoded, lengths: encoded.blocks.map(({ length }) => length) };
+    },
     checksum: (bytes) => coder.checksum(bytes),
   };
 }

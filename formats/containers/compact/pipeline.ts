@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { byteLength } from "../../../core/dtype.ts";
 import { InputError } from "../../../core/errors.ts";
 import { wholeWords, type CompactLevel } from "../../encodings/compact/block.ts";
-import { sampleStride } from "../../encodings/compact/classes.ts";
+import { sampleRuns } from "../../encodings/compact/classes.ts";
 import { encodeTail, isWorthwhile, rawChecksums } from "../../encodings/compact/payload.ts";
 import { findProgression } from "../../encodings/compact/progression.ts";
 import { hasColumns, levelFor, planBytes, type TensorPlan } from "../../encodings/compact/ranges.ts";
@@ -139,11 +139,12 @@ export function createPipeline(tensors: readonly RangedTensor[], level: CompactL
     const buffer = await buffers.take();
     try {
       if (view.kind !== "bytes") {
-        const stride = sampleStride(view);
         const rowBytes = view.cols * view.elementBytes;
-        const sample = buffer.elements.subarray(0, Math.ceil(view.rows / stride) * rowBytes);
-        for (let from = 0, to = 0; to < sample.length; from += stride * rowBytes, to += rowBytes)
-          await readInto(from, sample.subarray(to, to + rowBytes));
+        let at = 0;
+        for (const { from, count } of sampleRuns(view)) {
+          await readInto(from * rowBytes, buffer.elements.subarray(at, (at += count * rowBytes)));
+        }
+        const sample = buffer.elements.subarray(0, at);
         return { columns: await encoder.fitColumns(view, sample) };
       }
       const counts = new Float64Array(256);
@@ -172,7 +173,7 @@ export function createPipeline(tensors: readonly RangedTensor[], level: CompactL
 
   return {
     async next(put) {
-      const ranges: { rows: Int16Array; blocks: readonly { length: number }[]; checksums: readonly number[] }[] = [];
+      const ranges: Pick<EncodedRange, "rows" | "lengths" | "checksums">[] = [];
       let coded: CodedTensor | undefined;
       let plan: TensorPlan | undefined;
       for (;;) {
@@ -197,9 +198,9 @@ export function createPipeline(tensors: readonly RangedTensor[], level: CompactL
             await putRaw(coded.lazy, put);
             continue;
           }
-          const { rows, blocks, checksums } = encoded;
+          const { rows, lengths, blocks, checksums } = encoded;
           ({ plan } = encoded);
-          ranges.push({ rows, blocks: blocks.map(({ length }) => ({ length })), checksums });
+          ranges.push({ rows, lengths, checksums });
           if (coded.view.blocks === 1) {
             const tail = encodeTail(coded.view, coded.level, plan, ranges);
             if (!isWorthwhile(coded.view, blocks, tail, coded.lazy.byteLength)) {

@@ -12,6 +12,8 @@ import type { MatrixView } from "./view.ts";
 /** Rows that columns are measured on at most, and their elements; they lie evenly spread. */
 const SAMPLE_ROWS = 4096;
 const SAMPLE_ELEMENTS = 4 * 2 ** 20;
+/** Rows that lie together. */
+const SAMPLE_RUN = 16;
 /** With fewer rows, columns have no classes: they would cost more than they save. */
 export const MIN_ROWS_FOR_COLUMNS = 32;
 /** Column classes lie in ±this. */
@@ -44,19 +46,25 @@ export function columnFactor(q: number): number {
 /** 2^(k/4) for k = 0..3. */
 const QUARTERS = [1, 1.189207115002721, 1.4142135623730951, 1.681792830507429];
 
-/** The rows that columns are measured on: every `stride`-th. */
-export function sampleStride({ rows, cols }: MatrixView): number {
+/** The rows that columns are measured on, as runs: some at a time, so that they are read in few pieces. All rows when they are few. */
+export function sampleRuns({ rows, cols }: MatrixView): readonly { readonly from: number; readonly count: number }[] {
   const most = Math.max(MIN_ROWS_FOR_COLUMNS, Math.min(SAMPLE_ROWS, Math.floor(SAMPLE_ELEMENTS / cols)));
-  return Math.ceil(rows / most);
+  if (rows <= most) return [{ from: 0, count: rows }];
+  const step = SAMPLE_RUN * Math.ceil(rows / (most - SAMPLE_RUN));
+  return Array.from({ length: Math.ceil(rows / step) }, (_, i) => ({ from: i * step, count: Math.min(SAMPLE_RUN, rows - i * step) }));
 }
 
 /** Bytes of the sampled rows, in order. @param bytes - all elements. */
 export function sampleRows(view: MatrixView, bytes: Uint8Array): Uint8Array {
-  const stride = sampleStride(view);
-  if (stride === 1) return bytes;
+  const runs = sampleRuns(view);
+  if (runs.length === 1) return bytes;
   const rowBytes = view.cols * view.elementBytes;
-  const out = new Uint8Array(Math.ceil(view.rows / stride) * rowBytes);
-  for (let from = 0, to = 0; to < out.length; from += stride * rowBytes, to += rowBytes) out.set(bytes.subarray(from, from + rowBytes), to);
+  const out = new Uint8Array(runs.reduce((sum, { count }) => sum + count, 0) * rowBytes);
+  let at = 0;
+  for (const { from, count } of runs) {
+    out.set(bytes.subarray(from * rowBytes, (from + count) * rowBytes), at);
+    at += count * rowBytes;
+  }
   return out;
 }
 

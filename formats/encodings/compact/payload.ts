@@ -51,7 +51,12 @@ export function encodePayload(
     results.push(result);
   }
   const blocks = results.flatMap((result) => result.blocks);
-  const tail = encodeTail(view, used, results[0]!.plan, results);
+  const tail = encodeTail(
+    view,
+    used,
+    results[0]!.plan,
+    results.map(({ rows, checksums, blocks: own }) => ({ rows, checksums, lengths: own.map(({ length }) => length) })),
+  );
   return isWorthwhile(view, blocks, tail, bytes.length) ? [...blocks, tail] : rawPayload(bytes, coder);
 }
 
@@ -65,14 +70,10 @@ export function encodeTail(
   view: MatrixView,
   level: CompactLevel,
   { columns, frequencies }: TensorPlan,
-  results: readonly {
-    readonly rows: Int16Array;
-    readonly blocks: readonly { readonly length: number }[];
-    readonly checksums: readonly number[];
-  }[],
+  results: readonly { readonly rows: Int16Array; readonly lengths: readonly number[]; readonly checksums: readonly number[] }[],
 ): Uint8Array {
   const index = {
-    lengths: results.flatMap(({ blocks }) => blocks.map(({ length }) => length)),
+    lengths: results.flatMap(({ lengths }) => lengths),
     checksums: results.flatMap(({ checksums }) => checksums),
   };
   if (columns === undefined) return encodeBytesTail(level, frequencies!, index);

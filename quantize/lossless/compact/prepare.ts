@@ -7,6 +7,7 @@ import { byteLength, elementCount, type DType } from "../../../core/dtype.ts";
 import { UnsupportedError } from "../../../core/errors.ts";
 import type { LazyTensor } from "../../../core/tensor.ts";
 import { openFileSource } from "../../../formats/containers/bytes.ts";
+import type { ByteSource } from "../../../formats/containers/container.ts";
 import { COMPACT_EXTENSION } from "../../../formats/containers/compact/open.ts";
 import { compactSource, type CompactSource, type RangedTensor } from "../../../formats/containers/compact/write.ts";
 import type { CompactLevel } from "../../../formats/encodings/compact/block.ts";
@@ -35,6 +36,8 @@ export interface PreparedCompact {
   readonly level: CompactLevel;
   readonly targets: readonly CompactTarget[];
   readonly plan: Plan;
+  /** Closes the files that were read. */
+  readonly close: () => Promise<void>;
 }
 
 /** Bytes of a tensor, and tensors of a dtype, that a size is estimated from. */
@@ -53,18 +56,20 @@ export async function prepareCompact(
   const source = await openLosslessSource(path);
   const notes = [...source.notes];
   const files = source.components.flatMap((component) => component.files);
-  const targets = files.map((file) => targetOf(file, recipe.cast));
+  const readers = createReaders();
+  const targets = files.map((file) => targetOf(file, recipe.cast, readers));
   const rounded = files.flatMap(({ tensors }) => tensors.filter(({ dtype }) => recipe.cast === "bf16" && CASTABLE.has(dtype)));
   if (rounded.length > 0)
     notes.push(`--cast bf16 is lossy: ${rounded.length} tensors are rounded to bf16; restore gives the rounded model back, not the source`);
   if (targets.every(({ elements }) => elements === 0))
     throw new UnsupportedError("unsupported.dtype", `${path} has no weights to compress: its tensors are empty`, { path });
-  return { source, codec, level, targets, plan: await planOf(path, source, codec, level, targets, options, notes) };
+  const plan = await planOf(path, source, codec, level, targets, options, notes);
+  return { source, codec, level, targets, plan, close: () => readers.close() };
 }
 
-function targetOf(file: SourceFile, cast: "bf16" | undefined): CompactTarget {
+function targetOf(file: SourceFile, cast: "bf16" | undefined, readers: Readers): CompactTarget {
   const isCast = cast === "bf16" && file.tensors.some(({ dtype }) => CASTABLE.has(dtype));
-  const tensors = file.tensors.map((tensor) => detached(tensor, cast));
+  const tensors = file.tensors.map((tensor) => detached(tensor, cast, readers));
   const source = isCast ? compactSource(tensors, { format: "pt" }) : { header: file.header, tensors };
   return {
     name: file.name + COMPACT_EXTENSION,
@@ -76,7 +81,7 @@ function targetOf(file: SourceFile, cast: "bf16" | undefined): CompactTarget {
 }
 
 /** A tensor of a file that is closed, rounded when it is asked for and wide. */
-function detached(tensor: LazyTensor, cast: "bf16" | undefined): RangedTensor {
+function detached(tensor: LazyTensor, cast: "bf16" | undefined, { readInto }: Readers): RangedTensor {
   const { name, dtype, shape, byteLength: bytes, location } = tensor;
   const { path, offset } = location!;
   if (cast === undefined || !CASTABLE.has(dtype))
@@ -102,13 +107,25 @@ function detached(tensor: LazyTensor, cast: "bf16" | undefined): RangedTensor {
   };
 }
 
-async function readInto(path: string, offset: number, out: Uint8Array): Promise<void> {
-  const source = await openFileSource(path);
-  try {
-    await source.readInto(offset, out);
-  } finally {
-    await source.close();
-  }
+/** Files that stay open from their first read on. */
+interface Readers {
+  readInto(path: string, offset: number, out: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+function createReaders(): Readers {
+  const sources = new Map<string, Promise<ByteSource>>();
+  return {
+    async readInto(path, offset, out) {
+      const source = sources.get(path) ?? openFileSource(path);
+      sources.set(path, source);
+      await (await source).readInto(offset, out);
+    },
+    async close() {
+      for (const source of sources.values()) await (await source.catch(() => undefined))?.close();
+      sources.clear();
+    },
+  };
 }
 
 /** Stored bytes for each byte of a dtype, by samples of its largest tensors. */

@@ -86,6 +86,7 @@ export async function quantizeCompact(source: string | Model, codec: CompactCode
       warnings: plan.notes,
     };
   } finally {
+    await prepared.close();
     await output.journal.close();
   }
 }

@@ -34,8 +34,8 @@ export function rangeEncoder(pool: Pool<CompactTask, CompactAnswer>, signal?: Ab
       const encoded = await ask({ kind: "encode", range, bytes, blocks: whole }, "encoded");
       if (encoded === undefined) return undefined;
       const { plan, rows, lengths, checksums } = encoded;
-      let at = 0;
-      return { plan, rows, blocks: lengths.map((length) => whole.subarray(at, (at += length))), checksums };
+      const total = lengths.reduce((sum, length) => sum + length, 0);
+      return { plan, rows, lengths, checksums, blocks: [whole.subarray(0, total)] };
     },
     checksum: (bytes) => threadCompactCoder().checksum(bytes),
   };
