@@ -2,6 +2,8 @@
  * Codes → weights, as every reader of the artifact computes them: (code − zero) · scale in f32.
  * @module
  */
+import { blockFormatOf } from "../core/blocks/format.ts";
+import { dequantizeBlocks } from "../core/blocks/quantize.ts";
 import { UnsupportedError } from "../core/errors.ts";
 import { decodeFloat, FLOAT_FORMATS } from "../core/float.ts";
 import type { QuantizedTensor } from "../core/quantized.ts";
@@ -13,9 +15,14 @@ import type { QuantizedTensor } from "../core/quantized.ts";
  * @throws {UnsupportedError} `unsupported.scheme` for packed codes, tiles and other axes.
  */
 export function dequantize(
-  { shape, channelAxis, scheme, codes, scales, zeros }: QuantizedTensor,
-  out: Float32Array = new Float32Array(shape.reduce((product, size) => product * size, 1)),
+  tensor: QuantizedTensor,
+  out: Float32Array = new Float32Array(tensor.shape.reduce((product, size) => product * size, 1)),
 ): Float32Array {
+  const { shape, channelAxis, scheme, codes, scales, zeros } = tensor;
+  if (blockFormatOf(scheme) !== undefined) {
+    out.set(dequantizeBlocks(tensor));
+    return out;
+  }
   const { format, granularity } = scheme;
   if (codes.kind === "packed" || channelAxis !== 0 || granularity.kind === "block" || shape.length !== 2) {
     throw new UnsupportedError("unsupported.scheme", "dequantize takes unpacked matrices with scales along rows", { scheme, shape });

@@ -62,6 +62,8 @@ export interface Method {
   readonly source: string;
   /** `--bits` when none are given. */
   readonly defaultBits: string;
+  /** A method that is a number format by name: what its `--bits` begin with. */
+  readonly family?: string;
   /** Statistics it reads from a calibration; none = data-free, and no engine is started for it. */
   needs(settings: Settings): readonly string[];
   /**

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { byteLength, type DType } from "../core/dtype.ts";
 import { UnsupportedError } from "../core/errors.ts";
+import { codeBits } from "../core/scheme.ts";
 import { fromFloat32, type LazyTensor, type Tensor } from "../core/tensor.ts";
 import type { Factors, MatrixFactors } from "../kernels/scale-matrix/scale-matrix.ts";
 import type { LinearSite } from "../model/model.ts";
@@ -34,6 +35,7 @@ export function planTasks(
   layout: OutputLayout,
   decisions: Decisions,
   directory: string,
+  globalScales: ReadonlyMap<string, number>,
 ): PlannedTask[] {
   const sites = new Map(choices.map(({ site }) => [`${site.name}.weight`, site]));
   const region = (name: string, role: OutputRole): OutputRegion => {
@@ -70,9 +72,10 @@ export function planTasks(
           scheme: quantized.site.weight!,
           arithmetic: settings.arithmetic,
           scaleDType: storageOf(scaleDType),
-          codes: parts.some(({ role, dtype }) => role === "codes" && dtype === "I32") ? "packed" : "bytes",
+          codes: codesForm(parts, quantized.site),
           ...zeroForm(parts),
           ...(fold && { factors: factorsOf(fold) }),
+          ...(globalScales.has(name) && { globalScale: globalScales.get(name)! }),
           outputs: parts.map((part) => region(part.name, part.role as OutputRole)),
         }),
       };
@@ -99,11 +102,19 @@ export function planTasks(
   });
 }
 
-function isWeightRole(role: SiteTensor["role"]): boolean {
-  return role === "codes" || role === "scales" || role === "zeros" || role === "shape";
+/** Packed codes are those that are fewer bytes than there are weights, or words. */
+function codesForm(parts: readonly SiteTensor[], { rows, cols, weight }: ExportSite): QuantizeTask["codes"] {
+  const codes = parts.find(({ role }) => role === "codes")!;
+  const plain = rows * cols * (weight !== undefined && codeBits(weight.format) > 8 ? 2 : 1);
+  return codes.dtype === "I32" || byteLength(codes.dtype, codes.shape) !== plain ? "packed" : "bytes";
 }
 
-async function inputOf(lazy: LazyTensor): Promise<TaskInput> {
+function isWeightRole(role: SiteTensor["role"]): boolean {
+  return role === "codes" || role === "scales" || role === "global-scale" || role === "zeros" || role === "shape";
+}
+
+/** Where a task reads a tensor from. */
+export async function inputOf(lazy: LazyTensor): Promise<TaskInput> {
   const { dtype, shape, location } = lazy;
   if (location !== undefined) return { source: { kind: "file", ...location }, dtype, shape };
   const tensor = await lazy.read();
@@ -121,7 +132,8 @@ function zeroForm(parts: readonly SiteTensor[]): Pick<QuantizeTask, "zeros"> {
   return { zeros: zeros.dtype === "I32" ? "packed-rows" : zeros.dtype === "I8" ? "i8" : "f32" };
 }
 
-function factorsOf({ rows, cols }: WeightFold): MatrixFactors {
+/** A fold as kernels take it. */
+export function factorsOf({ rows, cols }: WeightFold): MatrixFactors {
   const times = (values: Float32Array): Factors => ({ values, divide: false });
   return { ...(rows && { rows: times(rows) }), ...(cols && { columns: times(cols) }) };
 }
@@ -138,8 +150,10 @@ function activationScales(
 ): readonly (readonly [string, Tensor])[] {
   return tensors.flatMap(({ name, role }) => {
     const scale =
-      role === "input-scale" ? inputScales.get(site.module) : role === "output-scale" ? outputScales.get(site.module) : undefined;
-    return scale === undefined ? [] : [[name, fromFloat32(Float32Array.of(scale), [1], scaleDType)] as const];
+      role === "input-scale" || role === "input-global-scale" ? inputScales.get(site.module) : role === "output-scale" ? outputScales.get(site.module) : undefined;
+    // NVFP4's divisor is F32 whatever the model is.
+    const dtype = role === "input-global-scale" ? "F32" : scaleDType;
+    return scale === undefined ? [] : [[name, fromFloat32(Float32Array.of(scale), [1], dtype)] as const];
   });
 }
 

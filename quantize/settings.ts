@@ -3,8 +3,9 @@
  * @module
  */
 import type { DType } from "../core/dtype.ts";
+import { blockScheme, parseBlockFormat, type BlockFormat } from "../core/blocks/format.ts";
 import { InputError } from "../core/errors.ts";
-import type { DialectName, Granularity, QuantScheme, ScaleType } from "../core/scheme.ts";
+import type { DialectName, Granularity, QuantScheme, ScaleRule, ScaleType } from "../core/scheme.ts";
 import { parseBits, type BitsChoice } from "./bits.ts";
 import type { Method, Transform } from "./method.ts";
 import { resolveMethods } from "./recipe.ts";
@@ -23,6 +24,26 @@ export interface SiteSettings {
   readonly groupSize: GroupSize;
 }
 
+/** @throws {InputError} `input.option` when `--bits` names another family than a method that is a format (nvfp4, mxfp4, bfp). */
+function checkedBits(given: string | undefined, method: Method): BitsChoice {
+  const bits = parseBits(given ?? method.defaultBits);
+  if (method.family === undefined || bits.name.startsWith(method.family)) return bits;
+  throw new InputError("input.option", `--method ${method.name} and --bits ${bits.name} contradict each other; use --method rtn --bits ${bits.name}`, {
+    option: "bits",
+    given: bits.name,
+    method: method.name,
+  });
+}
+
+/** What the `reorder` transform is asked for. */
+export interface ReorderSettings {
+  readonly sites: "k" | "all";
+  readonly order: "norm" | "absmax" | "score";
+  /** Channels a block; undefined = that of the weights' format, else 32. */
+  readonly block: number | undefined;
+  readonly rope: "free" | "interleaved";
+}
+
 /** What the whole run needs to know. */
 export interface Settings {
   readonly recipe: Recipe;
@@ -36,6 +57,9 @@ export interface Settings {
   readonly qkvOutputs: boolean;
   readonly arithmetic: Arithmetic;
   readonly scale: ScaleType;
+  /** Scale rule of block formats; undefined = the format's own. */
+  readonly scaleRule: ScaleRule | undefined;
+  readonly reorder: ReorderSettings;
   readonly alpha: number | "auto";
   readonly pairs: "norm" | "all";
   readonly smoothExperts: boolean;
@@ -61,7 +85,7 @@ export const DEFAULT_GROUP_SIZE = 128;
 export function resolveSettings(recipe: Recipe): Settings {
   const { transforms, method } = resolveMethods(recipe.method);
   const scheme = checkScheme(recipe.scheme ?? {});
-  const bits = parseBits(recipe.bits ?? method.defaultBits);
+  const bits = checkedBits(recipe.bits, method);
   const preset = (scheme.get("preset") ?? "compressed-tensors") as DialectName;
   const arithmetic = (scheme.get("arithmetic") ?? "f32") as Arithmetic;
   const level = scheme.get("level") as keyof typeof LEVELS | undefined;
@@ -86,6 +110,13 @@ export function resolveSettings(recipe: Recipe): Settings {
     qkvOutputs: scheme.get("qkv-outputs") === "true",
     arithmetic,
     scale: (scheme.get("scale-dtype") ?? (preset === "compressed-tensors" ? "model" : "f32")) as ScaleType,
+    scaleRule: scheme.get("scale") as ScaleRule | undefined,
+    reorder: {
+      sites: (scheme.get("sites") ?? "k") as ReorderSettings["sites"],
+      order: (scheme.get("order") ?? "score") as ReorderSettings["order"],
+      block: wholeBlock(scheme.get("block")),
+      rope: (scheme.get("rope") ?? "free") as ReorderSettings["rope"],
+    },
     alpha: alpha === undefined ? DEFAULT_ALPHA : withAlphaAuto ? "auto" : Number(alpha),
     pairs: (scheme.get("pairs") ?? (withAlphaAuto ? "all" : "norm")) as Settings["pairs"],
     smoothExperts: scheme.get("moe") !== "skip",
@@ -95,7 +126,15 @@ export function resolveSettings(recipe: Recipe): Settings {
   };
 }
 
-function defaultGroup({ weight, activation }: BitsChoice): GroupSize {
+function wholeBlock(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const block = Number(text);
+  if (Number.isInteger(block)) return block;
+  throw new InputError("input.option", `--scheme block=${text}: must be a whole number of channels`, { option: "scheme", given: text });
+}
+
+function defaultGroup({ weight, activation, block }: BitsChoice): GroupSize {
+  if (block !== undefined) return block.block;
   return weight.kind === "int" && weight.bits < 8 && activation === undefined ? "auto" : "channel";
 }
 
@@ -107,6 +146,13 @@ function checkConflicts(recipe: Recipe, scheme: ReadonlyMap<SchemeKeyName, strin
   for (const key of ["act", "level", "qkv-outputs"] as const) {
     if (scheme.has(key) && scheme.get(key) !== "false" && bits.activation === undefined)
       refuse(`--scheme ${key}=${scheme.get(key)}`, `--bits ${bits.name}`, `${bits.name} leaves activations float`);
+  }
+  if (bits.block !== undefined) {
+    for (const key of ["preset", "act", "level", "symmetric", "scale-dtype"] as const) {
+      if (scheme.has(key)) refuse(`--scheme ${key}=${scheme.get(key)}`, `--bits ${bits.name}`, "a block format fixes how its scales are made and stored");
+    }
+  } else if (scheme.has("scale")) {
+    refuse(`--scheme scale=${scheme.get("scale")}`, `--bits ${bits.name}`, "scale rules belong to block formats (bfp, mx, nvfp4)");
   }
   if (scheme.has("level") && scheme.has("act"))
     refuse(`--scheme level=${scheme.get("level")}`, `act=${scheme.get("act")}`, "a level sets the activations' scales");
@@ -131,6 +177,8 @@ function checkConflicts(recipe: Recipe, scheme: ReadonlyMap<SchemeKeyName, strin
  * @throws {InputError} `input.option` when a group size that was asked for does not divide the columns, naming both and the nearest that does.
  */
 export function weightScheme(settings: Settings, { bits, groupSize }: SiteSettings, site: string, cols: number): QuantScheme {
+  const block = blockOf(bits, groupSize);
+  if (block !== undefined) return blockScheme(block, "static", settings.scaleRule);
   const format = bits.weight.kind === "int" ? { ...bits.weight, symmetric: settings.symmetric } : bits.weight;
   return {
     format,
@@ -139,6 +187,17 @@ export function weightScheme(settings: Settings, { bits, groupSize }: SiteSettin
     scale: settings.scale,
     dialect: settings.preset,
   };
+}
+
+/** The block format of a choice with the group size that was asked for. @throws {InputError} for a group it does not have. */
+function blockOf({ block, name }: BitsChoice, groupSize: GroupSize): BlockFormat | undefined {
+  if (block === undefined) return undefined;
+  if (typeof groupSize === "number") return parseBlockFormat(block.name, groupSize);
+  if (groupSize === "auto") return block;
+  throw new InputError("input.option", `--group-size ${groupSize}: ${name} has one scale a block of channels; give a number`, {
+    option: "group-size",
+    given: groupSize,
+  });
 }
 
 function weightGranularity(groupSize: GroupSize, site: string, cols: number): Granularity {
@@ -177,8 +236,10 @@ function nearestDivisor(cols: number, wanted: number): number {
 }
 
 /** How activations are quantized at a site of this width, if they are. */
-export function activationScheme(settings: Settings, { bits }: SiteSettings): QuantScheme | undefined {
+export function activationScheme(settings: Settings, { bits, groupSize }: SiteSettings): QuantScheme | undefined {
   if (bits.activation === undefined) return undefined;
+  const block = blockOf(bits, groupSize);
+  if (block !== undefined) return blockScheme(block, "dynamic", settings.scaleRule);
   const timing = settings.activation === "static" ? "static" : "dynamic";
   return {
     format: bits.activation,

@@ -18,6 +18,7 @@ import { exportSites, type OutputLayout } from "./output-layout.ts";
 import { PARTIAL, publish, type ClaimedOutput } from "./output-directory.ts";
 import { planTasks, type PlannedTask } from "./output-tasks.ts";
 import type { Prepared, Target } from "./prepare.ts";
+import { sharedScales } from "./shared-scales.ts";
 import { runTasks } from "./streaming/run.ts";
 import type { TaskResult, TensorTask } from "./streaming/task.ts";
 import type { Plan, QuantizeOptions, SiteReport } from "./types.ts";
@@ -58,7 +59,8 @@ export interface WriteRequest {
 export async function writeArtifact(request: WriteRequest): Promise<WrittenArtifact> {
   const { prepared, decisions, target, output, options } = request;
   const { directory, journal } = output;
-  const tasks = planTasks(prepared, target.layout, decisions, directory);
+  const globalScales = await sharedScales(prepared, decisions, options);
+  const tasks = planTasks(prepared, target.layout, decisions, directory, globalScales);
   const finished = new Map(
     tasks.flatMap(({ name }) => (journal.finished.has(name) ? [[name, journal.finished.get(name) as unknown as TaskRecord]] : [])),
   );

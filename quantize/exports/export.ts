@@ -20,7 +20,7 @@ export interface ExportSite {
 
 /** A stored tensor of a site and what is in it. */
 export interface SiteTensor extends TensorSpec {
-  readonly role: "codes" | "scales" | "zeros" | "shape" | "groups" | "input-scale" | "input-zero" | "output-scale" | "output-zero";
+  readonly role: "codes" | "scales" | "global-scale" | "input-global-scale" | "zeros" | "shape" | "groups" | "input-scale" | "input-zero" | "output-scale" | "output-zero";
 }
 
 /** Whether a target can store a site, and if not, why and what comes nearest. */

@@ -5,6 +5,8 @@
  * Source: Jacob et al. 2018, arXiv:1712.05877 §2.1 eq. 1; the way a range becomes a scale is the dialect's (`core/dialect.ts`).
  * @module
  */
+import { blockFormatOf } from "../../../core/blocks/format.ts";
+import { quantizeBlocks } from "../../../core/blocks/quantize.ts";
 import { floatScale, intRule, storageShift, type IntRule } from "../../../core/dialect.ts";
 import type { DType } from "../../../core/dtype.ts";
 import { NumericError, UnsupportedError } from "../../../core/errors.ts";
@@ -34,6 +36,11 @@ import type { Arithmetic } from "../../settings.ts";
  */
 export function quantizeRtn(weight: Matrix, scheme: QuantScheme, arithmetic: Arithmetic, stored: DType): QuantizedTensor {
   const { rows, cols, data } = weight;
+  const block = blockFormatOf(scheme);
+  if (block !== undefined) {
+    const values = arithmetic === "bf16" ? data.map(roundBf16) : data;
+    return quantizeBlocks(values, rows, cols, block, { arithmetic, ...(scheme.scaleRule !== undefined && { rule: scheme.scaleRule }) });
+  }
   const shape = runShape(scheme, rows, cols);
   const workspace = threadWorkspace();
   const mark = workspace.mark();
