@@ -4,11 +4,14 @@
  */
 import { UnsupportedError } from "../../core/errors.ts";
 import { isObject } from "../containers/json.ts";
+import { bitwright } from "./bitwright/bitwright.ts";
 import { compressedTensors } from "./compressed-tensors/compressed-tensors.ts";
 import { dfloat11 } from "./dfloat11/dfloat11.ts";
 import type { ArtifactLayout } from "./layout.ts";
 
-export const layouts: ReadonlyMap<string, ArtifactLayout> = new Map([compressedTensors, dfloat11].map((layout) => [layout.name, layout]));
+export const layouts: ReadonlyMap<string, ArtifactLayout> = new Map(
+  [compressedTensors, dfloat11, bitwright].map((layout) => [layout.name, layout]),
+);
 
 /**
  * The layout a parsed config.json asks for; undefined for a float model.

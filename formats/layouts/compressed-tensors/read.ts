@@ -9,7 +9,7 @@ import type { QuantizedTensor } from "../../../core/quantized.ts";
 import type { ActivationScheme, QuantScheme, ScaleType, SiteActivations } from "../../../core/scheme.ts";
 import { toFloat32, type LazyTensor, type Tensor } from "../../../core/tensor.ts";
 import type { CompressedTensorsConfig, ConfigGroup } from "./config.ts";
-import { dequantize } from "./dequantize.ts";
+import { dequantize } from "../dequantize.ts";
 import { SUFFIXES, type Parts, type TensorRole, type WeightFormat } from "./format.ts";
 import { findFormat, inferFormat, WEIGHT_FORMATS } from "./formats.ts";
 import { createMatcher } from "./match.ts";

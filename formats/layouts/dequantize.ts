@@ -2,10 +2,10 @@
  * Codes and scales back to weights: w = (code − zero) · scale, in f32.
  * @module
  */
-import { FormatError } from "../../../core/errors.ts";
-import { decodeFloat, FLOAT_FORMATS } from "../../../core/float.ts";
-import type { QuantizedTensor } from "../../../core/quantized.ts";
-import { scaleShape } from "../../../core/scheme.ts";
+import { FormatError } from "../../core/errors.ts";
+import { decodeFloat, FLOAT_FORMATS } from "../../core/float.ts";
+import type { QuantizedTensor } from "../../core/quantized.ts";
+import { scaleShape } from "../../core/scheme.ts";
 
 /**
  * Dequantize a matrix [rows, cols].
