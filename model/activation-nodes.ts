@@ -6,11 +6,14 @@
  * whatever the dtype of the model, as engines run in f32.
  * @module
  */
+import { blockFormatOf } from "../core/blocks/format.ts";
 import { intRule, type IntRule } from "../core/dialect.ts";
 import { UnsupportedError } from "../core/errors.ts";
-import { FLOAT_FORMATS, type FloatFormat } from "../core/float.ts";
+import { FLOAT_FORMATS } from "../core/float.ts";
 import { schemeName, type NumberFormat, type QuantScheme } from "../core/scheme.ts";
 import { tensorOf } from "../core/tensor.ts";
+import { quantizeDequantizeBlocks } from "./block-nodes.ts";
+import { roundToFloat } from "./float-nodes.ts";
 import type { GraphBuilder } from "./graph/builder.ts";
 import type { Graph, GraphNode } from "./graph/graph.ts";
 
@@ -24,6 +27,8 @@ export interface QuantizationPlace {
    * whether the quantized value is [samples, tokens, channels] or [samples · tokens, channels].
    */
   readonly samples?: string;
+  /** Channels of the value; blocks of a format need it. */
+  readonly channels?: number;
   /** Name of the result; numbered when left out. */
   readonly output?: string;
 }
@@ -46,7 +51,17 @@ export function quantizeDequantize(
   staticZero?: string,
   place: QuantizationPlace = {},
 ): string {
-  assertActivationScheme(scheme);
+  const block = blockFormatOf(scheme);
+  if (block !== undefined) {
+    if (place.channels === undefined) throw unsupported(scheme, "the number of channels is not known");
+    return quantizeDequantizeBlocks(graph, value, block, {
+      channels: place.channels,
+      rule: scheme.scaleRule,
+      ...(staticScale !== undefined && { globalScale: staticScale }),
+      ...(place.output !== undefined && { output: place.output }),
+    });
+  }
+  assertIntOrFloat(scheme);
   if (scheme.timing === "static") {
     if (staticScale === undefined) throw unsupported(scheme, "a static scheme needs a stored scale");
     return roundOnGrid(graph, value, scheme, { scale: staticScale, ...(staticZero !== undefined && { zero: staticZero }) }, place.output);
@@ -59,7 +74,12 @@ export function quantizeDequantize(
 }
 
 /** @throws {UnsupportedError} `unsupported.scheme` saying why `scheme` cannot quantize activations. */
-export function assertActivationScheme(scheme: QuantScheme): asserts scheme is IntOrFloat {
+export function assertActivationScheme(scheme: QuantScheme): void {
+  if (blockFormatOf(scheme) === undefined) assertIntOrFloat(scheme);
+  else if (scheme.timing === "static") throw unsupported(scheme, "scales of blocks are computed from each input");
+}
+
+function assertIntOrFloat(scheme: QuantScheme): asserts scheme is IntOrFloat {
   const { format, granularity, timing, dialect } = scheme;
   if (format.kind !== "int" && format.kind !== "float") throw unsupported(scheme, "only int and small float formats run");
   const shared = timing === "static" ? granularity.kind === "tensor" : ["token", "tensor", "group"].includes(granularity.kind);
@@ -168,21 +188,6 @@ function roundOnGrid(graph: GraphBuilder, x: string, { format, timing, dialect }
     ? graph.op("Round", [graph.op("Add", [scaled, zero])])
     : graph.op("Add", [graph.op("Round", [scaled]), zero]);
   return graph.op("Mul", [graph.op("Sub", [clip(code, rule.codeMin, rule.codeMax), zero]), grid.scale], {}, output);
-}
-
-/**
- * Nearest value of a small float format, ties to even, for |x| ≤ max; exact in f32.
- *
- * The power of two below |x| comes without logarithms: for u = 2⁻²⁴ and q = (2²³ + 1) · a, the difference
- * q − (1 − u) q is the unit in the first place of a (Rump, Ogita, Oishi, "Accurate floating-point summation
- * part I", SIAM J. Sci. Comput. 31, 2008, algorithm 3.6). Below the smallest normal number the step stays.
- */
-function roundToFloat(graph: GraphBuilder, x: string, { bias, mantissaBits }: FloatFormat): string {
-  const magnitude = graph.op("Max", [graph.op("Abs", [x]), graph.float32(2 ** (1 - bias))]);
-  const q = graph.op("Mul", [magnitude, graph.float32(2 ** 23 + 1)]);
-  const binade = graph.op("Sub", [q, graph.op("Mul", [q, graph.float32(1 - 2 ** -24)])]);
-  const step = graph.op("Mul", [binade, graph.float32(2 ** -mantissaBits)]);
-  return graph.op("Mul", [graph.op("Round", [graph.op("Div", [x, step])]), step]);
 }
 
 /** An f32 tensor of shape [1], for static scales and zeros. */

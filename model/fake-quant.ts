@@ -4,6 +4,7 @@
  * that equal blocks go on sharing one compiled graph.
  * @module
  */
+import { blockFormatOf } from "../core/blocks/format.ts";
 import { InputError, UnsupportedError } from "../core/errors.ts";
 import { schemeName, type ActivationScheme, type QuantScheme } from "../core/scheme.ts";
 import { lazyOf, type LazyTensor } from "../core/tensor.ts";
@@ -23,6 +24,7 @@ interface Insertion {
   readonly nodes: readonly string[];
   /** Local name of the first site, for slot names. */
   readonly owner: string;
+  readonly channels: number;
   readonly scale?: number;
   readonly zero?: number;
 }
@@ -90,11 +92,16 @@ function insertionsOf(block: Block, activations: Model["activations"]): Insertio
       const key = JSON.stringify([kind, value, scheme, scale, zero]);
       const nodes = [...(found.get(key)?.nodes ?? []), site.node];
       const owner = found.get(key)?.owner ?? site.localName;
-      const stored = scheme.timing === "static" ? { ...(scale !== undefined && { scale }), ...(zero !== undefined && { zero }) } : {};
-      found.set(key, { kind, value, scheme, nodes, owner, ...stored });
+      const stored = hasStoredScale(scheme) ? { ...(scale !== undefined && { scale }), ...(zero !== undefined && { zero }) } : {};
+      found.set(key, { kind, value, scheme, nodes, owner, channels: kind === "input" ? site.cols : site.rows, ...stored });
     }
   }
   return [...found.values()];
+}
+
+/** Static schemes, and NVFP4, whose divisor is calibrated though its block scales are not. */
+function hasStoredScale({ timing, scale }: QuantScheme): boolean {
+  return timing === "static" || scale === "e4m3";
 }
 
 /** Values whose rows are tokens picked at run time: all that comes from a NonZero. */
@@ -117,10 +124,10 @@ function assertFits(site: LinearSite, kind: "input" | "output", { scheme, scale,
   if (site.kind === "embedding") refuse("an embedding reads token ids");
   if (site.kind === "conv" && scheme.granularity.kind !== "tensor") refuse("channels of a convolution are not the last axis; use tensor");
   const channels = kind === "input" ? site.cols : site.rows;
-  if (scheme.granularity.kind === "group" && channels % scheme.granularity.size !== 0) {
+  if (blockFormatOf(scheme) === undefined && scheme.granularity.kind === "group" && channels % scheme.granularity.size !== 0) {
     refuse(`${channels} channels do not divide into groups of ${scheme.granularity.size}`);
   }
-  if (scheme.timing === "dynamic") return;
+  if (!hasStoredScale(scheme)) return;
   if (scale === undefined || !(scale > 0) || !Number.isFinite(scale)) {
     throw new InputError("input.value", `${site.name}: the static scale of its ${kind} is ${scale}; it must be a positive number`, {
       site: site.name,
@@ -175,12 +182,12 @@ function rewriteGraph(block: Block, insertions: readonly Insertion[]): Graph {
   const rewired = new Map<string, Map<string, string>>();
   let built = renamed.nodes.length;
   for (const insertion of insertions) {
-    const { kind, value, scheme, nodes } = insertion;
+    const { kind, value, scheme, nodes, channels } = insertion;
     const source = kind === "output" ? floatName(value) : value;
     const output = kind === "output" ? value : quantizedName(insertion);
     const slot = (name: string, stored: number | undefined): string | undefined =>
       stored === undefined ? undefined : builder.weight(name, [1]);
-    const place = { output, ...(samples !== undefined && { samples }) };
+    const place = { output, channels, ...(samples !== undefined && { samples }) };
     quantizeDequantize(
       builder,
       source,

@@ -2,6 +2,7 @@
  * The decide phase: statistics → folds, static scales, protected sites.
  * @module
  */
+import { nvfp4GlobalScale } from "../core/blocks/quantize.ts";
 import { floatScale, intParameters } from "../core/dialect.ts";
 import { InputError, NumericError, throwIfAborted } from "../core/errors.ts";
 import { roundBf16 } from "../core/float.ts";
@@ -53,7 +54,7 @@ export function needsSearch(settings: Settings, choices: readonly SiteChoice[]):
 
 /** Statistics that deciding reads, by name; none = no calibration. */
 export function neededStatistics(settings: Settings, choices: readonly SiteChoice[]): readonly string[] {
-  const isStatic = choices.some(({ plan }) => plan.input?.timing === "static");
+  const isStatic = choices.some(({ plan }) => plan.input !== undefined && wantsAbsmax(plan.input));
   const names = [
     ...settings.transforms.flatMap((transform) => transform.needs(settings)),
     ...settings.method.needs(settings),
@@ -127,7 +128,7 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
   };
   const inputScheme = (site: LinearSite, at: FoldState): ActivationScheme | undefined => {
     const scheme = plans.get(site.name)?.input;
-    if (scheme === undefined || scheme.timing === "dynamic") return scheme && { scheme };
+    if (scheme === undefined || !wantsAbsmax(scheme)) return scheme && { scheme };
     return { scheme, scale: staticScale(scheme, maximumOf(absmax(site), at.inputFactors.get(site.name)), inputs.scaleDType, settings) };
   };
   const blockOf = new Map(model.blocks.flatMap((block) => block.sites.map((site) => [site.name, block] as const)));
@@ -286,8 +287,14 @@ function maximumOf(absmax: Float32Array, factors: Float32Array | undefined): num
   return factors === undefined ? absmax.reduce((best, a) => Math.max(best, a), 0) : smoothedMaximum(absmax, factors);
 }
 
+/** Whether a number of the scheme comes from calibration: a static scale, or the divisor of NVFP4. */
+export function wantsAbsmax({ timing, scale }: QuantScheme): boolean {
+  return timing === "static" || scale === "e4m3";
+}
+
 /** Scale of a static per-tensor scheme for inputs of this largest magnitude, rounded as stored. */
-function staticScale({ format, dialect }: QuantScheme, maximum: number, storage: DType, { arithmetic }: Settings): number {
+function staticScale({ format, dialect, scale }: QuantScheme, maximum: number, storage: DType, { arithmetic }: Settings): number {
+  if (scale === "e4m3") return nvfp4GlobalScale(maximum, arithmetic);
   const top = arithmetic === "bf16" ? roundBf16(maximum) : maximum;
   if (format.kind === "float") return floatScale(format.format, top, { arithmetic, storage });
   if (format.kind === "int") return intParameters(dialect, format.bits, true, -top, top, { arithmetic, storage }).scale;

@@ -108,7 +108,8 @@ function leaveUnheld(choices: readonly SiteChoice[], targets: readonly Export[],
 
 /** Whether a recipe never looks at activations: such a recipe takes bare files. */
 function isDataFree(settings: Settings): boolean {
-  const isStatic = settings.activation === "static" && settings.site.bits.activation !== undefined;
+  const { bits } = settings.site;
+  const isStatic = bits.activation !== undefined && (settings.activation === "static" || bits.block?.family === "nvfp4");
   return settings.transforms.length === 0 && settings.method.needs(settings).length === 0 && settings.protect !== "auto" && !isStatic;
 }
 
