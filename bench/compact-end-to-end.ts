@@ -84,10 +84,9 @@ export function runEndToEnd(gigabytes: number, rounds: number, workers: string):
         const start = performance.now();
         const { status, stdout, stderr } = spawnSync(
           process.execPath,
-          [
-            ...["--import", "tsx", cli, "quantize", join(scratch, "model"), "--method", "dfloat11", "--codec", "compact"],
-            ...["--level", level, "--out", out, "--workers", workers, "--json"],
-          ],
+          `--import tsx ${cli} quantize ${join(scratch, "model")} --method dfloat11 --codec compact --level ${level} --out ${out} --workers ${workers} --json`.split(
+            " ",
+          ),
           { encoding: "utf8", maxBuffer: 2 ** 28, cwd: join(import.meta.dirname, "..") },
         );
         const seconds = (performance.now() - start) / 1e3;

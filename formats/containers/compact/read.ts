@@ -13,7 +13,6 @@ import { byteLength } from "../../../core/dtype.ts";
 import { FormatError, InputError } from "../../../core/errors.ts";
 import type { LazyTensor, Tensor } from "../../../core/tensor.ts";
 import { definition, type BlockCoder } from "../../encodings/compact/coder.ts";
-import { blockBytes } from "../../encodings/compact/block.ts";
 import { decodeBlocks } from "../../encodings/compact/payload.ts";
 import { parseTail, TAIL_BYTES, tailLength, type PayloadTail } from "../../encodings/compact/tail.ts";
 import { memorySource } from "../bytes.ts";

@@ -16,10 +16,7 @@ import { tablesHeader } from "./emit.ts";
 
 const hasCompiler = spawnSync("cc", ["--version"]).status === 0;
 const KERNELS = join(import.meta.dirname, "../../../kernels/compact");
-const FLAGS = [
-  ...["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic"],
-  ...["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-];
+const FLAGS = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 let work: string;
 const random = createRandom(17);
 

@@ -109,8 +109,8 @@ function detached(tensor: LazyTensor, cast: "bf16" | undefined, { readInto }: Re
 
 /** Files that stay open from their first read on. */
 interface Readers {
-  readInto(path: string, offset: number, out: Uint8Array): Promise<void>;
-  close(): Promise<void>;
+  readonly readInto: (path: string, offset: number, out: Uint8Array) => Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 function createReaders(): Readers {

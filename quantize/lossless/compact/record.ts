@@ -66,7 +66,7 @@ export async function readCompactRecord(directory: string): Promise<CompactRecor
   if (kernels !== undefined && !isNames) throw fail("kernels");
   if (original !== undefined && typeof original !== "string") throw fail("original");
   if (cast !== undefined && cast !== "bf16") throw fail("cast");
-  const decoders = (kernels ?? []) as string[];
+  const decoders = kernels ?? [];
   const names = [...(weights as string[]), ...Object.keys(files), ...decoders];
   const outside = names.find((name) => !isBelow(name));
   if (outside !== undefined)
