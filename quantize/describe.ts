@@ -4,7 +4,7 @@
  */
 import { STATISTICS } from "../calibrate/statistics/index.ts";
 import { EXPORTS } from "./exports/index.ts";
-import { LOSSLESS_METHODS } from "./lossless/methods.ts";
+import { LOSSLESS_FORMATS, LOSSLESS_METHODS } from "./lossless/methods.ts";
 import { METHODS } from "./methods/index.ts";
 import { SCHEME_KEYS, type SchemeKey } from "./scheme-keys.ts";
 import { TRANSFORMS } from "./transforms/index.ts";
@@ -52,5 +52,6 @@ export function describeFormats(): readonly FormatDescription[] {
     },
     { name: "float", reads: true, writes: true, summary: "a plain model directory: `export <artifact> --to float` dequantizes" },
     ...Object.values(EXPORTS).map(({ name, summary }) => ({ name, reads: true, writes: true, summary })),
+    ...LOSSLESS_FORMATS.map(({ name, summary }) => ({ name, reads: true, writes: true, summary })),
   ];
 }

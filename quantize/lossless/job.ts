@@ -183,6 +183,7 @@ async function compareStored(
 async function copyTensors(copies: readonly CopyRef[], files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
   const hashes = new Hashes(copies.map(({ from }) => from.name));
   const buffer = new Uint8Array(COPY_BYTES);
+  const again = new Uint8Array(COPY_BYTES);
   for (const [i, { from, to }] of copies.entries()) {
     const source = readable(from, files);
     for (let at = 0; at < from.byteLength; at += COPY_BYTES) {
@@ -190,7 +191,15 @@ async function copyTensors(copies: readonly CopyRef[], files: Files, context: Jo
       const bytes = buffer.subarray(0, Math.min(COPY_BYTES, from.byteLength - at));
       await source.readInto(at, bytes);
       hashes.add(i, bytes);
-      if (to !== undefined) files.write(to.path, to.offset + at, bytes);
+      if (to !== undefined) {
+        files.write(to.path, to.offset + at, bytes);
+        const stored = again.subarray(0, bytes.length);
+        files.read(to.path, to.offset + at, stored, from.name);
+        if (Buffer.compare(stored, bytes) !== 0)
+          throw new VerifyError("verify.mismatch", `tensor ${from.name}: what was written is not what was read (bytes from ${at} on)`, {
+            tensor: from.name,
+          });
+      }
       context.progress(bytes.byteLength);
     }
   }

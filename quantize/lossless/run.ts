@@ -12,10 +12,13 @@ import { planCompact, quantizeCompact } from "./compact/run.ts";
 import { isLosslessMethod } from "./methods.ts";
 import { codecName } from "./options.ts";
 import { createLosslessPool, prepareLossless } from "./prepare.ts";
-import { verifyLossless } from "./verify.ts";
+import { verifyLossless, verifyWritten } from "./verify.ts";
 import { writeLossless } from "./write.ts";
 
-/** Up to this many source bytes the finished artifact is read back as a whole; above it, each unit was decoded while it was written. */
+/**
+ * Up to this many source bytes the finished artifact is decoded once more as a whole. At any size each unit is decoded from its file and compared
+ * with the source before it counts as written, copies are read back, and names, sizes, headers and small files are checked at the end.
+ */
 const REREAD_BYTES = 2 ** 28;
 
 /** Whether a recipe is for this folder. */
@@ -67,7 +70,7 @@ export async function quantizeLossless(source: string | Model, options: Quantize
               { ...(options.signal && { signal: options.signal }), ...(options.onProgress && { onProgress: options.onProgress }) },
               pool,
             )
-          : { ok: true, tensors: prepared.components.reduce((sum, { tensors }) => sum + tensors.size, 0), problems: [] };
+          : await verifyWritten(out);
       await finishOutput(output);
       const cpu = process.cpuUsage(cpuBefore);
       return {
@@ -92,11 +95,13 @@ export async function quantizeLossless(source: string | Model, options: Quantize
 }
 
 /** One row a unit. */
-function siteReports({ lossless }: Plan): readonly SiteReport[] {
+function siteReports({ lossless, recipe }: Plan): readonly SiteReport[] {
+  // Exact is what is stored; against the source a cast is not.
+  const cast = recipe.cast === undefined ? undefined : `after rounding to ${recipe.cast}`;
   return lossless!.units.map(({ name, bitsPerWeight, refusal }) => ({
     name,
     scheme: refusal === undefined ? `${lossless!.codec} ${bitsPerWeight.toFixed(3)} bits` : "bf16",
     sqnr: Infinity,
-    ...(refusal !== undefined && { note: refusal }),
+    ...((refusal ?? cast) !== undefined && { note: refusal ?? cast! }),
   }));
 }

@@ -62,6 +62,20 @@ export async function verifyLossless(directory: string, options: VerifyOptions =
   return { ok: problems.length === 0, tensors, problems: problems.toSorted((a, b) => (a.tensor < b.tensor ? -1 : 1)) };
 }
 
+/** The files of an artifact whose units and copies were compared one by one: names, sizes, headers, and the checksums of all that is not weights. */
+export async function verifyWritten(directory: string): Promise<VerifyReport> {
+  const manifest = await readLosslessManifest(directory);
+  const { components } = manifest.lossless;
+  const problems = await checkFiles(directory, manifest);
+  let tensors = 0;
+  for (const component of components) {
+    tensors += Object.keys(component.tensors).length;
+    // Refuses headers that do not fit their file, and stored tensors that do not make the component's.
+    decodeWork(component, await openStored(directory, component, manifest.lossless), () => undefined);
+  }
+  return { ok: problems.length === 0, tensors, problems };
+}
+
 async function checkFiles(directory: string, manifest: LosslessManifest): Promise<Problem[]> {
   const problems: Problem[] = [];
   const expected = new Map([

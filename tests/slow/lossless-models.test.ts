@@ -40,16 +40,16 @@ describe.skipIf(folder === undefined)("real models, when BITWRIGHT_LOSSLESS_SOUR
         .map(([pattern, attributes]) => (attributes.length === 0 ? { pattern } : { pattern, attributes }));
       expect(patterns.length).toBeGreaterThan(1);
       await quantize(source, { recipe: { method: ["dfloat11"], patterns }, out: artifact, workers: 2 });
-      const { tensors, close } = await openCheckpoint(join(artifact, "model.safetensors"));
+      const checkpoint = await openCheckpoint(join(artifact, "model.safetensors"));
       const found: Record<string, Record<string, { shape: readonly number[]; sha256: string }>> = {};
       for (const [unit, { tensors: parts }] of Object.entries(golden.units)) {
         found[unit] = {};
         for (const suffix of Object.keys(parts)) {
-          const { shape, bytes } = await tensors.get(`${unit}.${suffix}`)!.read();
+          const { shape, bytes } = await checkpoint.tensors.get(`${unit}.${suffix}`)!.read();
           found[unit][suffix] = { shape, sha256: hash(bytes) };
         }
       }
-      await close();
+      await checkpoint.close();
       expect(found).toEqual(Object.fromEntries(Object.entries(golden.units).map(([unit, { tensors: parts }]) => [unit, parts])));
       const { files } = await restore(artifact, { out: back });
       expect(files.map(({ sha256 }) => sha256)).toEqual([golden.source_sha256]);
