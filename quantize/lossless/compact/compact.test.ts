@@ -298,7 +298,7 @@ describe("runs", () => {
     ["--level best", { level: "best" }],
     ["--level", { codec: "df11", level: "max" }],
     ["--pattern", { patterns: [{ pattern: "layers" }] }],
-    ["--kernels", { kernels: ["c"] }],
+    ["--kernels", { kernels: ["wgsl"] }],
     ["--scheme tied", { scheme: { tied: "plain" } }],
     ["--ignore", { ignore: ["lm_head"] }],
   ])("%s is refused before anything is read", async (flag, options) => {
