@@ -80,7 +80,7 @@ function insertionsOf(block: Block, activations: Model["activations"]): Insertio
       const activation = activations.get(site.name)?.[kind];
       if (activation === undefined) continue;
       assertFits(site, kind, activation);
-      const { scheme, scale, zero } = activation;
+      const { scheme, scale = activation.globalScale, zero } = activation;
       const value = site[kind];
       if (routed.has(value) && scheme.timing === "dynamic" && scheme.granularity.kind === "tensor") {
         throw new UnsupportedError(
@@ -113,7 +113,11 @@ function routedValues({ nodes }: Graph): ReadonlySet<string> {
   return routed;
 }
 
-function assertFits(site: LinearSite, kind: "input" | "output", { scheme, scale, zero }: ActivationScheme): void {
+function assertFits(
+  site: LinearSite,
+  kind: "input" | "output",
+  { scheme, globalScale, scale = globalScale, zero }: ActivationScheme,
+): void {
   assertActivationScheme(scheme);
   const refuse = (why: string): never => {
     throw new UnsupportedError("unsupported.scheme", `${site.name}: cannot quantize its ${kind} as ${schemeName(scheme)}: ${why}`, {

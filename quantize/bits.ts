@@ -51,7 +51,27 @@ function parseBlockBits(name: string): BitsChoice | undefined {
 }
 
 /** Names worth suggesting; `parseBits` takes every width of the forms. */
-export const COMMON_BITS: readonly string[] = ["w8a8", "w8a16", "w4a16", "w4a8", "w6a6", "w4a4", "w3a16", "w2a16", "fp8", "bfp12", "bfp16", "mxint8", "mxfp8", "mxfp6", "mxfp4", "nvfp4", "bfp12a16", "mxfp4a16", "nvfp4a16"];
+export const COMMON_BITS: readonly string[] = [
+  "w8a8",
+  "w8a16",
+  "w4a16",
+  "w4a8",
+  "w6a6",
+  "w4a4",
+  "w3a16",
+  "w2a16",
+  "fp8",
+  "bfp12",
+  "bfp16",
+  "mxint8",
+  "mxfp8",
+  "mxfp6",
+  "mxfp4",
+  "nvfp4",
+  "bfp12a16",
+  "mxfp4a16",
+  "nvfp4a16",
+];
 
 /** @throws {InputError} `input.option` naming the forms; `details.known` holds common names. */
 export function parseBits(name: string): BitsChoice {

@@ -7,7 +7,8 @@ import { floatScale, intParameters } from "../core/dialect.ts";
 import { InputError, NumericError, throwIfAborted } from "../core/errors.ts";
 import { roundBf16 } from "../core/float.ts";
 import type { ActivationScheme, QuantScheme } from "../core/scheme.ts";
-import { toFloat32 } from "../core/tensor.ts";
+import { toFloat32, type Tensor } from "../core/tensor.ts";
+import { observeKeys, type KeyStatistics } from "../calibrate/keys.ts";
 import type { DType } from "../core/dtype.ts";
 import type { Calibration } from "../calibrate/calibrate.ts";
 import type { Engine, HostTensor } from "../model/engines/engine.ts";
@@ -17,7 +18,9 @@ import { walk } from "../model/walk.ts";
 import type { BlockContext, Sample } from "../model/walk-types.ts";
 import { BlockTrials, TrialCache, type TrialRules } from "./block-trial.ts";
 import { dequantize } from "./dequantize.ts";
-import type { Decisions } from "./decisions.ts";
+import type { Decisions, TensorOrder } from "./decisions.ts";
+import { reorderedFolds, reorderedReplacements } from "./reordered.ts";
+import { decideOrders } from "./transforms/reorder/decide-orders.ts";
 import { FoldState, tensorName, widen } from "./fold-state.ts";
 import type { TransformContext } from "./method.ts";
 import { chooseProtected, createProtectionRace, enterSites, measuredBy } from "./protect.ts";
@@ -41,6 +44,8 @@ export interface DecideInputs {
   readonly calibration?: Calibration;
   /** Calibration sequences and the engine to run them, for searches. */
   readonly search?: { readonly samples: readonly Sample[]; readonly engine: Engine };
+  /** Whether `reorder` may order keys under rotary positions: not for targets with one rotary table. */
+  readonly orderKeys?: boolean;
   readonly scaleDType: DType;
   readonly signal?: AbortSignal;
   readonly onProgress?: (event: ProgressEvent) => void;
@@ -129,6 +134,7 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
   const inputScheme = (site: LinearSite, at: FoldState): ActivationScheme | undefined => {
     const scheme = plans.get(site.name)?.input;
     if (scheme === undefined || !wantsAbsmax(scheme)) return scheme && { scheme };
+    // Of NVFP4 this is the divisor; what runs takes either under this name.
     return { scheme, scale: staticScale(scheme, maximumOf(absmax(site), at.inputFactors.get(site.name)), inputs.scaleDType, settings) };
   };
   const blockOf = new Map(model.blocks.flatMap((block) => block.sites.map((site) => [site.name, block] as const)));
@@ -221,7 +227,76 @@ export async function decide(model: Model, choices: readonly SiteChoice[], setti
   }
   const { pairs, folds, replaced } = state;
   for (const name of widened) if (!replaced.has(name)) replaced.set(name, widen(await model.tensors.get(name)!.read()));
-  return { pairs, folds, replaced, inputScales, outputScales, protected: isProtected, outliers };
+  const { orders, added, notes } = await decideAllOrders(model, settings, inputs, (site) => {
+    const factors = state.inputFactors.get(site.name);
+    return factors === undefined ? absmax(site) : absmax(site).map((a, j) => a / factors[j]!);
+  });
+  return {
+    pairs,
+    folds: reorderedFolds(folds, orders),
+    replaced: reorderedReplacements(replaced, orders),
+    orders,
+    added,
+    orderNotes: notes,
+    inputScales,
+    outputScales,
+    protected: isProtected,
+    outliers,
+  };
+}
+
+/** Whether deciding looks at keys and queries, and so needs sequences and an engine. */
+export function needsKeys({ transforms, reorder }: Settings): boolean {
+  return reorder.order !== "norm" && transforms.some(({ name }) => name === "reorder");
+}
+
+const DEFAULT_ORDER_BLOCK = 32;
+const DEFAULT_ORDER_BITS = 4;
+
+/** Orders of all blocks, when the recipe asks for them. */
+async function decideAllOrders(
+  model: Model,
+  settings: Settings,
+  { search, orderKeys, signal, onProgress }: DecideInputs,
+  absmax: (site: LinearSite) => Float32Array,
+): Promise<{ readonly orders: Map<string, TensorOrder>; readonly added: Map<string, Tensor>; readonly notes: readonly string[] }> {
+  const orders = new Map<string, TensorOrder>();
+  const added = new Map<string, Tensor>();
+  const notes: string[] = [];
+  if (!settings.transforms.some(({ name }) => name === "reorder")) return { orders, added, notes };
+  if (needsKeys(settings) && search === undefined) {
+    throw new InputError(
+      "input.no-data",
+      `reorder with order=${settings.reorder.order} runs the model on data: give --data <file>, or use order=norm`,
+      {
+        option: "data",
+      },
+    );
+  }
+  const statistics =
+    needsKeys(settings) && orderKeys === true
+      ? await observeKeys(model, search!.samples, {
+          engine: search!.engine,
+          ...(signal && { signal }),
+          ...(onProgress && { onProgress: (progress) => onProgress({ phase: "decide", unit: "tokens", ...progress }) }),
+        })
+      : new Map<string, KeyStatistics>();
+  const { block: asked } = settings.reorder;
+  const { block: format } = settings.site.bits;
+  const rule = {
+    block: asked ?? format?.block ?? DEFAULT_ORDER_BLOCK,
+    mantissaBits: format?.element.kind === "int" ? format.element.bits : DEFAULT_ORDER_BITS,
+  };
+  for (const block of model.blocks) {
+    if (block.role !== "block") continue;
+    throwIfAborted(signal);
+    const keys = orderKeys === true ? true : "the target has one rotary table for all heads; --to bitwright holds ordered keys";
+    const found = await decideOrders({ block, settings: settings.reorder, rule, keys, statistics: statistics.get(block.name), absmax });
+    for (const [name, order] of found.orders) orders.set(name, order);
+    for (const [name, tensor] of found.added) added.set(name, tensor);
+    notes.push(...found.left.map((left) => `reorder left ${left}`), ...found.done.map((one) => `reordered ${one}`));
+  }
+  return { orders, added, notes };
 }
 
 interface ContextParts {

@@ -11,6 +11,12 @@ export interface WeightFold {
   readonly cols?: Float32Array;
 }
 
+/** Where the channels of a stored tensor come from: position i holds channel `order[i]` of the source. A vector has rows alone. */
+export interface TensorOrder {
+  readonly rows?: Int32Array;
+  readonly cols?: Int32Array;
+}
+
 /** One folded pair, for the report and for comparison with other implementations. */
 export interface PairDecision {
   readonly name: string;
@@ -25,6 +31,12 @@ export interface Decisions {
   readonly folds: ReadonlyMap<string, WeightFold>;
   /** Small tensors that are stored with new values: norms and biases, by name. */
   readonly replaced: ReadonlyMap<string, Tensor>;
+  /** New places of channels, by tensor name; `folds` and `replaced` are in the new order already. */
+  readonly orders: ReadonlyMap<string, TensorOrder>;
+  /** Tensors that the source does not have, by name: orders of rotated keys. */
+  readonly added: ReadonlyMap<string, Tensor>;
+  /** What reordering did and what it left alone, with reasons. */
+  readonly orderNotes: readonly string[];
   /** Static activation scales by site, rounded as stored. */
   readonly inputScales: ReadonlyMap<string, number>;
   readonly outputScales: ReadonlyMap<string, number>;
@@ -39,6 +51,9 @@ export const NO_DECISIONS: Decisions = {
   pairs: [],
   folds: new Map(),
   replaced: new Map(),
+  orders: new Map(),
+  added: new Map(),
+  orderNotes: [],
   inputScales: new Map(),
   outputScales: new Map(),
   protected: new Map(),

@@ -9,6 +9,7 @@ import { planShards } from "../formats/checkpoint.ts";
 import type { TensorSpec } from "../formats/containers/container.ts";
 import { layoutSafetensors, type SafetensorsLayout } from "../formats/containers/safetensors/write.ts";
 import type { Model } from "../model/model.ts";
+import type { Decisions } from "./decisions.ts";
 import type { Export, ExportSite, SiteTensor } from "./exports/export.ts";
 import type { SiteChoice } from "./sites.ts";
 
@@ -33,8 +34,14 @@ export interface OutputLayout {
 const METADATA = { format: "pt" } as const;
 
 /** Sites as exports see them. */
-export function exportSites(choices: readonly SiteChoice[]): readonly ExportSite[] {
+export function exportSites(
+  choices: readonly SiteChoice[],
+  scales?: Pick<Decisions, "inputScales" | "outputScales">,
+): readonly ExportSite[] {
+  const given = (key: "inputScale" | "outputScale", value: number | undefined): object => (value === undefined ? {} : { [key]: value });
   return choices.map(({ site, plan }) => ({
+    ...given("inputScale", plan.input && scales?.inputScales.get(site.name)),
+    ...given("outputScale", plan.output && scales?.outputScales.get(site.name)),
     module: site.name,
     rows: site.rows,
     cols: site.cols,

@@ -3,6 +3,7 @@
  * @module
  */
 import { elementCount, type DType } from "../core/dtype.ts";
+import { blockFormatOf } from "../core/blocks/format.ts";
 import { InputError, UnsupportedError } from "../core/errors.ts";
 import { openModel } from "../model/sources/open.ts";
 import type { Model } from "../model/model.ts";
@@ -12,6 +13,7 @@ import { findExport } from "./exports/index.ts";
 import { exportSites, layoutOutput, type OutputLayout } from "./output-layout.ts";
 import { resolveSettings, scaleDType, type Settings } from "./settings.ts";
 import { chooseSites, type SiteChoice } from "./sites.ts";
+import { findKeyRows } from "./transforms/reorder/key-rows.ts";
 import { openTensorModel } from "./tensor-model.ts";
 import type { QuantizeOptions } from "./types.ts";
 
@@ -43,6 +45,8 @@ export interface Prepared {
 }
 
 const DEFAULT_TARGET = "compressed-tensors";
+/** Holds what the default cannot. */
+const FALLBACK_TARGET = "bitwright";
 
 /**
  * Open the source and apply the recipe.
@@ -51,14 +55,16 @@ const DEFAULT_TARGET = "compressed-tensors";
  */
 export async function prepare(source: string | Model, options: QuantizeOptions): Promise<Prepared> {
   const settings = resolveSettings(options.recipe);
-  const targets = [...new Set(options.to ?? [DEFAULT_TARGET])].map(findExport);
-  if (targets.length === 0) throw new InputError("input.option", "--to names no target", { option: "to" });
+  if (options.to?.length === 0) throw new InputError("input.option", "--to names no target", { option: "to" });
   const dataFree = isDataFree(settings);
   const weightOnly = dataFree && settings.site.bits.activation === undefined;
   const model = typeof source === "string" ? await openSource(source, dataFree, weightOnly) : source;
   const path = typeof source === "string" ? source : (source.directory ?? source.facts.className);
-  const choices = leaveUnheld(chooseSites(model, settings), targets, settings);
-  if (!choices.some(({ plan }) => plan.weight !== undefined)) {
+  const wanted = chooseSites(model, settings);
+  const targets = [...new Set(options.to ?? [defaultTarget(model, wanted, settings)])].map(findExport);
+  refuseKeyOrders(model, targets, settings);
+  const choices = leaveUnheld(wanted, targets, settings);
+  if (!settings.isFloat && !choices.some(({ plan }) => plan.weight !== undefined)) {
     throw new InputError("input.option", `${path}: the recipe leaves every one of its ${choices.length} linear sites float`, { path });
   }
   const scales = scaleDType(settings.scale, model.facts.dtype);
@@ -84,6 +90,32 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
     parameters: [...model.tensors.values()].reduce((sum, { shape }) => sum + elementCount(shape), 0),
     notes: notesOf(model, settings, choices),
   };
+}
+
+/** What is written when `--to` says nothing: the official format where it holds every site that is to be quantized, else our own. */
+function defaultTarget(model: Model, choices: readonly SiteChoice[], settings: Settings): string {
+  const official = findExport(DEFAULT_TARGET);
+  if (ordersRotatedKeys(model, settings)) return FALLBACK_TARGET;
+  const quantized = choices.filter(({ plan }) => plan.weight !== undefined);
+  const isBlocks = quantized.some(({ plan }) => blockFormatOf(plan.weight!) !== undefined);
+  return isBlocks && !quantized.every((choice) => official.canHold(exportSites([choice])[0]!).ok) ? FALLBACK_TARGET : DEFAULT_TARGET;
+}
+
+/** Whether the recipe gives key heads orders of their own under rotary positions. */
+function ordersRotatedKeys(model: Model, settings: Settings): boolean {
+  return settings.transforms.some(({ name }) => name === "reorder") && model.blocks.some((block) => findKeyRows(block)?.k.rotated === true);
+}
+
+/** @throws {UnsupportedError} `unsupported.scheme` for a target whose loaders have one rotary table for all heads. */
+function refuseKeyOrders(model: Model, targets: readonly Export[], settings: Settings): void {
+  if (settings.reorder.sites !== "k" || !ordersRotatedKeys(model, settings)) return;
+  const refusing = targets.find(({ keyOrderRefusal }) => keyOrderRefusal !== undefined);
+  if (refusing === undefined) return;
+  throw new UnsupportedError(
+    "unsupported.scheme",
+    `${refusing.name} cannot hold reorder with sites=k on ${model.facts.className}: ${refusing.keyOrderRefusal}; use --to bitwright, or sites=all, which leaves the keys there`,
+    { target: refusing.name, sites: "k", nearest: "bitwright" },
+  );
 }
 
 /**

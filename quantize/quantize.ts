@@ -12,16 +12,18 @@ import { openModel } from "../model/sources/open.ts";
 import type { Model } from "../model/model.ts";
 import type { Sample } from "../model/walk-types.ts";
 import { loadCalibration, loadSamples } from "./calibration-inputs.ts";
-import { decide } from "./decide.ts";
+import { decide, needsKeys } from "./decide.ts";
 import { NO_DECISIONS, type Decisions } from "./decisions.ts";
 import { readDecisions, writeDecisions } from "./decisions-file.ts";
 import { checkGate } from "./gate.ts";
 import { journalPath, readJournalHead } from "./journal.ts";
 import { isLossless, quantizeLossless } from "./lossless/run.ts";
+import { quantizeToOnnx, wantsOnnxDirectory } from "./onnx-directory.ts";
 import { checkSeparate, claimOutput, finishOutput, type ClaimedOutput } from "./output-directory.ts";
 import { layoutOutput } from "./output-layout.ts";
 import { checkBudgets } from "./budgets.ts";
 import { makePlan } from "./plan.ts";
+import { reorderedModel } from "./reordered.ts";
 import { prepare, type Prepared, type Target } from "./prepare.ts";
 import { runKey } from "./run-key.ts";
 import type { Plan, QuantizeOptions, QuantizeReport, VerifyReport } from "./types.ts";
@@ -47,6 +49,7 @@ const CALIBRATION_FILE = "calibration.safetensors";
  */
 export async function quantize(source: string | Model, options: QuantizeOptions): Promise<QuantizeReport> {
   if (isLossless(options.recipe)) return quantizeLossless(source, options);
+  if (wantsOnnxDirectory(options)) return quantizeToOnnx(source, options, quantize);
   const started = performance.now();
   const cpuBefore = process.cpuUsage();
   throwIfAborted(options.signal);
@@ -157,7 +160,8 @@ async function decisionsFor(
   outputs: readonly ClaimedOutput[],
 ): Promise<Decisions> {
   const { statistics, needsSearch, model, choices, settings, scaleDType } = prepared;
-  if (statistics.length === 0 && !needsSearch) return NO_DECISIONS;
+  const ordersChannels = settings.transforms.some(({ name }) => name === "reorder");
+  if (statistics.length === 0 && !needsSearch && !ordersChannels) return NO_DECISIONS;
   const stored = await readDecisions(outputs[0]!.directory);
   let decisions = stored;
   if (decisions === undefined) {
@@ -173,7 +177,8 @@ async function decisionsFor(
     decisions = await decide(model, choices, settings, {
       calibration,
       scaleDType,
-      ...(needsSearch && { search: { samples: await samples(), engine: await engines.get() } }),
+      orderKeys: prepared.targets.every((target) => target.export.keyOrderRefusal === undefined),
+      ...((needsSearch || needsKeys(settings)) && { search: { samples: await samples(), engine: await engines.get() } }),
       ...(options.signal && { signal: options.signal }),
       ...(options.onProgress && { onProgress: options.onProgress }),
     });
@@ -195,12 +200,16 @@ function applyDecisions(
     const { input: _input, ...weightOnly } = sitePlan;
     return { site, plan: { ...weightOnly, reason } };
   });
+  const model = reorderedModel(prepared.model, decisions);
   const targets: Target[] = prepared.targets.map((target) => ({
     ...target,
-    layout: layoutOutput(prepared.model, choices, target.export, prepared.scaleDType, options.maxShardBytes, prepared.widened),
+    layout: layoutOutput(model, choices, target.export, prepared.scaleDType, options.maxShardBytes, prepared.widened),
   }));
-  const decided: Prepared = { ...prepared, choices, targets };
-  return { prepared: decided, plan: { ...plan, sites: choices.map((choice) => choice.plan) } };
+  const decided: Prepared = { ...prepared, model, choices, targets };
+  return {
+    prepared: decided,
+    plan: { ...plan, notes: [...plan.notes, ...decisions.orderNotes], sites: choices.map((choice) => choice.plan) },
+  };
 }
 
 /** @throws {VerifyError} `verify.mismatch` naming the first problems. */

@@ -33,9 +33,18 @@ export const SCHEME_KEYS = {
     summary: "lossless, embedding that is the head as well: plain (the official loader cannot tie a compressed one), or compress",
     values: ["plain", "compress"],
   },
-  scale: { summary: "how the largest number of a block becomes its scale (BFP, MX, NVFP4)", values: ["floor", "even", "ceil", "rceil", "mse"] },
-  sites: { summary: "what reorder sorts: the channels of keys, or every input that something in front can be ordered for", values: ["k", "all"] },
-  order: { summary: "what reorder sorts by: norm of W_k rows, calibrated absmax, or least expected error", values: ["norm", "absmax", "score"] },
+  scale: {
+    summary: "how the largest number of a block becomes its scale (BFP, MX, NVFP4)",
+    values: ["floor", "even", "ceil", "rceil", "mse"],
+  },
+  sites: {
+    summary: "what reorder sorts: the channels of keys, or every input that something in front can be ordered for",
+    values: ["k", "all"],
+  },
+  order: {
+    summary: "what reorder sorts by: norm of W_k rows, calibrated absmax, or least expected error",
+    values: ["norm", "absmax", "score"],
+  },
   block: { summary: "channels a block that reorder sorts for", range: [1, 65536] },
   rope: { summary: "reorder of rotated keys: any order, or whole pairs side by side", values: ["free", "interleaved"] },
   symmetric: { summary: "integer weights without or with zero points", values: BOOLEAN },

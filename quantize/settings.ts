@@ -28,11 +28,15 @@ export interface SiteSettings {
 function checkedBits(given: string | undefined, method: Method): BitsChoice {
   const bits = parseBits(given ?? method.defaultBits);
   if (method.family === undefined || bits.name.startsWith(method.family)) return bits;
-  throw new InputError("input.option", `--method ${method.name} and --bits ${bits.name} contradict each other; use --method rtn --bits ${bits.name}`, {
-    option: "bits",
-    given: bits.name,
-    method: method.name,
-  });
+  throw new InputError(
+    "input.option",
+    `--method ${method.name} and --bits ${bits.name} contradict each other; use --method rtn --bits ${bits.name}`,
+    {
+      option: "bits",
+      given: bits.name,
+      method: method.name,
+    },
+  );
 }
 
 /** What the `reorder` transform is asked for. */
@@ -60,6 +64,8 @@ export interface Settings {
   /** Scale rule of block formats; undefined = the format's own. */
   readonly scaleRule: ScaleRule | undefined;
   readonly reorder: ReorderSettings;
+  /** No number is rounded: a transform alone whose result is a float model. */
+  readonly isFloat: boolean;
   readonly alpha: number | "auto";
   readonly pairs: "norm" | "all";
   readonly smoothExperts: boolean;
@@ -110,6 +116,8 @@ export function resolveSettings(recipe: Recipe): Settings {
     qkvOutputs: scheme.get("qkv-outputs") === "true",
     arithmetic,
     scale: (scheme.get("scale-dtype") ?? (preset === "compressed-tensors" ? "model" : "f32")) as ScaleType,
+    isFloat:
+      recipe.bits === undefined && recipe.method.length > 0 && recipe.method.every((name) => name.trim().toLowerCase() === "reorder"),
     scaleRule: scheme.get("scale") as ScaleRule | undefined,
     reorder: {
       sites: (scheme.get("sites") ?? "k") as ReorderSettings["sites"],
@@ -149,7 +157,8 @@ function checkConflicts(recipe: Recipe, scheme: ReadonlyMap<SchemeKeyName, strin
   }
   if (bits.block !== undefined) {
     for (const key of ["preset", "act", "level", "symmetric", "scale-dtype"] as const) {
-      if (scheme.has(key)) refuse(`--scheme ${key}=${scheme.get(key)}`, `--bits ${bits.name}`, "a block format fixes how its scales are made and stored");
+      if (scheme.has(key))
+        refuse(`--scheme ${key}=${scheme.get(key)}`, `--bits ${bits.name}`, "a block format fixes how its scales are made and stored");
     }
   } else if (scheme.has("scale")) {
     refuse(`--scheme scale=${scheme.get("scale")}`, `--bits ${bits.name}`, "scale rules belong to block formats (bfp, mx, nvfp4)");

@@ -42,6 +42,7 @@ export function chooseSites(model: Model, settings: Settings): readonly SiteChoi
     const shape = site.channelAxis === 1 ? [site.cols, site.rows] : [site.rows, site.cols];
     const untouched = reasonToLeave(site, block.role, ignored(site.name));
     if (untouched !== undefined) return { site, plan: { name: site.name, shape, reason: untouched } };
+    if (settings.isFloat) return { site, plan: { name: site.name, shape, reason: "float: only ordered" } };
     const choice: SiteSettings = overrides.find(({ test }) => test(site.name)) ?? settings.site;
     const weight = weightScheme(settings, choice, site.name, expertCols.get(expertLayer(site.name) ?? "") ?? site.cols);
     const fused = block.sites.filter(({ input, kind }) => input === site.input && kind === "linear");

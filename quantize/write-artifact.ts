@@ -209,7 +209,12 @@ async function writeSmallFiles(
     .filter(({ plan: { weight }, site }) => weight === undefined && site.kind !== "embedding")
     .map(({ site }) => site.name);
   const heads = ["lm_head"].filter((name) => !choices.some(({ site, plan: { weight } }) => site.name === name && weight !== undefined));
-  const config = target.export.config(model.config, exportSites(choices), [...new Set([...heads, ...ignored])]);
+  const config = target.export.config(
+    model.config,
+    exportSites(choices, decisions),
+    [...new Set([...heads, ...ignored])],
+    prepared.scaleDType,
+  );
   await add("config.json", jsonBytes(config));
   const manifest: Manifest = {
     tool: "bitwright",

@@ -6,6 +6,7 @@
  */
 import { tensorOf } from "../../core/tensor.ts";
 import type { BlockWriter } from "./block-writer.ts";
+import { rotateOrdered } from "./ordered-rope.ts";
 import { rmsNorm, type RmsNorm } from "./norms.ts";
 
 /** Heads of an attention. Query head h reads key-value head floor(h / (heads / kvHeads)). */
@@ -41,6 +42,8 @@ export interface RotaryAttention extends Heads {
   readonly softcap?: number;
   /** Whether the block reads a mask; else plain causal. */
   readonly masked: boolean;
+  /** Channels of each key head are stored in an order of their own, `<module>.rope_order` [kvHeads, headSize]; queries alike. */
+  readonly ordered?: boolean;
 }
 
 /** Block values an attention reads. */
@@ -75,6 +78,7 @@ export function rotaryAttention(
         writer.linear(input, "self_attn.k_proj", kvHeads * headSize, hidden, { bias: qkvBias }),
         writer.linear(input, "self_attn.v_proj", kvHeads * headSize, hidden, { bias: qkvBias }),
       ];
+  if (attention.ordered === true) writer.weight("self_attn.rope_order", [kvHeads, headSize]);
   const query = rotate(writer, q!, "q", heads, attention, context);
   const key = rotate(writer, k!, "k", kvHeads, attention, context);
   const value = writer.graph.op("Reshape", [v!, context.rows], {}, "self_attn.v");
@@ -99,15 +103,17 @@ function rotate(
   projected: string,
   which: "q" | "k",
   heads: number,
-  { headSize, rotarySize, headNorm }: RotaryAttention,
+  attention: RotaryAttention,
   { rows, cos, sin }: AttentionContext,
 ): string {
+  const { headSize, rotarySize, headNorm } = attention;
   const { graph } = writer;
   const normed =
     headNorm === undefined
       ? projected
       : rmsNorm(writer, graph.op("Reshape", [projected, graph.int64([-1, headSize])]), `self_attn.${which}_norm`, headSize, headNorm);
   const split = graph.op("Reshape", [normed, rows]);
+  if (attention.ordered === true) return rotateOrdered(graph, split, heads, attention, { cos, sin }, `self_attn.${which}_rope`);
   const attributes = { num_heads: heads, ...(rotarySize === headSize ? {} : { rotary_embedding_dim: rotarySize }) };
   return graph.op("RotaryEmbedding", [split, cos, sin], attributes, `self_attn.${which}_rope`);
 }

@@ -56,7 +56,9 @@ export function buildDecoder(input: ArchitectureInput, decoder: Decoder): ModelP
   const blocks = new LayerBlocks(input.family, tensors);
   const stack: Block[] = [];
   for (let index = 0; index < decoder.layers; index++) {
-    const { rope, window, ...layer } = decoder.layer(index);
+    const { rope, window, ...plain } = decoder.layer(index);
+    const isOrdered = tensors.has(`${prefix}layers.${index}.self_attn.rope_order`);
+    const layer = isOrdered ? { ...plain, attention: { ...plain.attention, ordered: true } } : plain;
     const { masked } = layer.attention;
     if (masked) windows.add(window);
     const suffix = ropeSuffix(decoder, rope);

@@ -16,11 +16,25 @@ export interface ExportSite {
   readonly weight?: QuantScheme;
   readonly input?: QuantScheme;
   readonly output?: QuantScheme;
+  /** Calibrated numbers of static schemes (NVFP4: the divisor), known once the run has decided. */
+  readonly inputScale?: number;
+  readonly outputScale?: number;
 }
 
 /** A stored tensor of a site and what is in it. */
 export interface SiteTensor extends TensorSpec {
-  readonly role: "codes" | "scales" | "global-scale" | "input-global-scale" | "zeros" | "shape" | "groups" | "input-scale" | "input-zero" | "output-scale" | "output-zero";
+  readonly role:
+    | "codes"
+    | "scales"
+    | "global-scale"
+    | "input-global-scale"
+    | "zeros"
+    | "shape"
+    | "groups"
+    | "input-scale"
+    | "input-zero"
+    | "output-scale"
+    | "output-zero";
 }
 
 /** Whether a target can store a site, and if not, why and what comes nearest. */
@@ -29,6 +43,8 @@ export type Holding =
 
 export interface Export {
   readonly name: string;
+  /** Why keys of a model with rotary positions cannot be ordered in it; absent where they can. */
+  readonly keyOrderRefusal?: string;
   readonly summary: string;
   canHold(site: ExportSite): Holding;
   /** Tensors that stand for `<module>.weight`, in a fixed order. */
@@ -38,5 +54,6 @@ export interface Export {
     source: Readonly<Record<string, unknown>>,
     sites: readonly ExportSite[],
     ignore: readonly string[],
+    scaleDType?: DType,
   ): Readonly<Record<string, unknown>>;
 }

@@ -3,10 +3,14 @@
  * @module
  */
 import { InputError } from "../../core/errors.ts";
+import { bitwright } from "./bitwright.ts";
 import { compressedTensors } from "./compressed-tensors.ts";
 import type { Export } from "./export.ts";
 
-export const EXPORTS: Readonly<Record<"compressed-tensors", Export>> = { "compressed-tensors": compressedTensors };
+export const EXPORTS: Readonly<Record<"compressed-tensors" | "bitwright", Export>> = {
+  "compressed-tensors": compressedTensors,
+  bitwright,
+};
 
 /** @throws {InputError} `input.option` for an unknown name; `details.known` lists all. */
 export function findExport(name: string): Export {

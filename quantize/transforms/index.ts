@@ -3,9 +3,10 @@
  * @module
  */
 import type { Transform } from "../method.ts";
+import { reorder } from "./reorder/reorder.ts";
 import { smoothquant } from "./smoothquant/smoothquant.ts";
 
-export const TRANSFORMS: Readonly<Record<"smoothquant", Transform>> = { smoothquant };
+export const TRANSFORMS: Readonly<Record<"smoothquant" | "reorder", Transform>> = { smoothquant, reorder };
 
 /** The transform called `name`, if there is one. */
 export function findTransform(name: string): Transform | undefined {
