@@ -11,23 +11,23 @@ import { subgraphsOf } from "./tensors.ts";
  *
  * @throws {FormatError} `format.field` naming nodes of a cycle.
  */
-export function sortModel(model: OnnxModel): OnnxModel {
-  const graph = sortGraph(model.graph);
+export function sortModel(model: OnnxModel, name = "model"): OnnxModel {
+  const graph = sortGraph(model.graph, name);
   const functions = model.functions.map((item) => {
-    const nodes = sortNodes(item.nodes, `function ${item.name}`);
+    const nodes = sortNodes(item.nodes, `${name}: function ${item.name}`, name);
     return nodes === item.nodes ? item : { ...item, nodes };
   });
   const isSame = graph === model.graph && functions.every((item, i) => item === model.functions[i]);
   return isSame ? model : { ...model, graph, functions };
 }
 
-function sortGraph(graph: OnnxGraph): OnnxGraph {
-  const nodes = sortNodes(graph.nodes, `graph ${JSON.stringify(graph.name)}`);
+function sortGraph(graph: OnnxGraph, file: string): OnnxGraph {
+  const nodes = sortNodes(graph.nodes, `${file}: graph ${JSON.stringify(graph.name)}`, file);
   return nodes === graph.nodes ? graph : { ...graph, nodes };
 }
 
-function sortNodes(list: readonly OnnxNode[], where: string): readonly OnnxNode[] {
-  const inner = list.map(sortInside);
+function sortNodes(list: readonly OnnxNode[], where: string, file: string): readonly OnnxNode[] {
+  const inner = list.map((node) => sortInside(node, file));
   const nodes = inner.every((node, i) => node === list[i]) ? list : inner;
   const producer = new Map<string, number>();
   for (const [i, node] of nodes.entries()) for (const output of node.outputs) if (output !== "") producer.set(output, i);
@@ -70,17 +70,17 @@ function sortNodes(list: readonly OnnxNode[], where: string): readonly OnnxNode[
   );
 }
 
-function sortInside(node: OnnxNode): OnnxNode {
+function sortInside(node: OnnxNode, file: string): OnnxNode {
   if (subgraphsOf(node).length === 0) return node;
   const attributes = new Map(node.attributes);
   let isSame = true;
   for (const [name, attribute] of node.attributes) {
     if (attribute.kind === "graph") {
-      const value = sortGraph(attribute.value);
+      const value = sortGraph(attribute.value, file);
       if (value !== attribute.value) attributes.set(name, { ...attribute, value });
       isSame &&= value === attribute.value;
     } else if (attribute.kind === "graphs") {
-      const value = attribute.value.map(sortGraph);
+      const value = attribute.value.map((graph) => sortGraph(graph, file));
       const isList = value.every((graph, i) => graph === attribute.value[i]);
       if (!isList) attributes.set(name, { ...attribute, value });
       isSame &&= isList;

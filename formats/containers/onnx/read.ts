@@ -80,7 +80,7 @@ async function readModel(
     ...from,
     external,
   });
-  const sorted = sortModel(model);
+  const sorted = sortModel(model, source.name);
   checkOnnx(sorted, source.name);
   await external.open();
   await checkSparse(sorted, source.name);
