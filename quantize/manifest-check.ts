@@ -44,6 +44,8 @@ export const MANIFEST_SHAPE = z.looseObject({
   factors: z.record(text, factors),
   folds: z.record(text, z.looseObject({ rows: text.optional(), cols: text.optional() })),
   replaced: z.array(text),
+  orders: z.record(text, z.looseObject({ outer: text.optional(), inner: text.optional() })).optional(),
+  added: z.array(text).optional(),
 });
 
 /** What is wrong with a parsed manifest, or undefined. */

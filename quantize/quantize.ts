@@ -55,7 +55,7 @@ export async function quantize(source: string | Model, options: QuantizeOptions)
   throwIfAborted(options.signal);
   const prepared = await prepare(source, options);
   const plan = makePlan(prepared, options);
-  if (prepared.statistics.length > 0 && options.calibration === undefined) requireData(options);
+  if ((prepared.statistics.length > 0 && options.calibration === undefined) || needsKeys(prepared.settings)) requireData(options);
   await checkSeparate(prepared.model, options.out);
   await checkBudgets(plan, options);
   const heldOut = await loadHeldOut(prepared.model, options);
@@ -167,15 +167,11 @@ async function decisionsFor(
   if (decisions === undefined) {
     let loaded: Promise<readonly Sample[]> | undefined;
     const samples = (): Promise<readonly Sample[]> => (loaded ??= loadSamples(prepared, options));
-    const calibration = await loadCalibration(
-      prepared,
-      options,
-      samples,
-      () => engines.get(),
-      journalPath(outputs[0]!.directory, CALIBRATION_FILE),
-    );
+    const kept = journalPath(outputs[0]!.directory, CALIBRATION_FILE);
+    const calibration =
+      statistics.length === 0 && !needsSearch ? undefined : await loadCalibration(prepared, options, samples, () => engines.get(), kept);
     decisions = await decide(model, choices, settings, {
-      calibration,
+      ...(calibration && { calibration }),
       scaleDType,
       orderKeys: prepared.targets.every((target) => target.export.keyOrderRefusal === undefined),
       ...((needsSearch || needsKeys(settings)) && { search: { samples: await samples(), engine: await engines.get() } }),

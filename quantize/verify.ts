@@ -10,7 +10,7 @@ import { toFloat32, type LazyTensor } from "../core/tensor.ts";
 import { openCheckpoint, type Checkpoint } from "../formats/checkpoint.ts";
 import { findLayout } from "../formats/layouts/index.ts";
 import type { LayoutReading } from "../formats/layouts/layout.ts";
-import { readFold } from "./fold-records.ts";
+import { orderedSource, readFold } from "./fold-records.ts";
 import { foldWeight } from "./fold-state.ts";
 import { hashBytes, hashFile, MANIFEST_FILE, readManifest, type Manifest } from "./manifest.ts";
 import { CHECKPOINT_TOOLS } from "../model/sources/tools.ts";
@@ -183,7 +183,10 @@ async function compareSource(
 ): Promise<VerifyReport["worst"]> {
   const { source, signal } = options;
   const opened = typeof source === "string" ? await openCheckpoint(source, CHECKPOINT_TOOLS) : undefined;
-  const originals = opened?.tensors ?? (source as { readonly tensors: ReadonlyMap<string, LazyTensor> }).tensors;
+  const originals =
+    opened !== undefined
+      ? orderedSource(manifest, opened.tensors)
+      : (source as { readonly tensors: ReadonlyMap<string, LazyTensor> }).tensors;
   const sites = new Map<string, string>(
     manifest.plan.sites.flatMap((site) => (site.weight === undefined ? [] : [[`${site.name}.weight`, site.name] as const])),
   );

@@ -216,13 +216,14 @@ async function writeSmallFiles(
     prepared.scaleDType,
   );
   await add("config.json", jsonBytes(config));
+  const axes = new Map(choices.map(({ site }) => [`${site.name}.weight`, site.channelAxis]));
   const manifest: Manifest = {
     tool: "bitwright",
     version: version(),
     format: target.export.name,
     plan,
     sites: sites.map((site) => ({ ...site, sqnr: Number.isFinite(site.sqnr) ? site.sqnr : null })),
-    ...foldRecords(decisions),
+    ...foldRecords(decisions, (name) => axes.get(name) ?? 0),
     tensors: manifestTensors(layout, tasks, finished),
     files: Object.fromEntries([...files].toSorted(([a], [b]) => (a < b ? -1 : 1))),
   };
