@@ -65,12 +65,13 @@ function damage(random: Random, original: Uint8Array, isText: boolean): Uint8Arr
         bytes = bytes.slice(0, place());
         break;
       case 2:
-        bytes = Uint8Array.from([...bytes, ...Array.from({ length: 1 + random.below(16) }, () => random.below(256))]);
+        bytes = new Uint8Array(Buffer.concat([bytes, Uint8Array.from({ length: 1 + random.below(16) }, () => random.below(256))]));
         break;
       case 3: {
         // A digit of the header or of the text: sizes, offsets, shapes, hashes.
-        const digits = [...bytes.subarray(0, headerEnd).entries()].filter(([, byte]) => byte >= 48 && byte <= 57);
-        if (digits.length > 0) bytes[digits[random.below(digits.length)]![0]] = 48 + random.below(10);
+        const digits: number[] = [];
+        for (let at = 0; at < Math.min(headerEnd, bytes.length); at++) if (bytes[at]! >= 48 && bytes[at]! <= 57) digits.push(at);
+        if (digits.length > 0) bytes[digits[random.below(digits.length)]!] = 48 + random.below(10);
         break;
       }
       case 4: {
