@@ -1,5 +1,6 @@
 /**
- * Export: an artifact in another form. So far one: the float model it stands for, as a plain Hugging Face directory.
+ * Export: a model or an artifact in another form: the float model an artifact stands for as a plain Hugging Face directory,
+ * or ONNX files as transformers.js loads them.
  * @module
  */
 import { mkdir, readdir, readFile, stat } from "node:fs/promises";
@@ -14,13 +15,22 @@ import { findLayout } from "../formats/layouts/index.ts";
 import { CHECKPOINT_TOOLS } from "../model/sources/tools.ts";
 import { OWN_KEY } from "../formats/layouts/compressed-tensors/dialect.ts";
 import { INDEX_FILE } from "../formats/shards.ts";
+import type { DialectName } from "../model/onnx-export/dialects/index.ts";
 import { carriedFiles } from "./carry-over.ts";
+import type { TransformersJsDType } from "./exports/transformersjs/dtypes.ts";
 import type { ProgressEvent } from "./types.ts";
 
 export interface ExportOptions {
-  /** "float": weights dequantized, in the dtype of the artifact's own float tensors. */
+  /**
+   * "float": weights dequantized, in the dtype of the artifact's own float tensors. "transformersjs": ONNX files of every dtype.
+   * "onnx": one of them, float32 or what the artifact's codes make.
+   */
   readonly to: string;
   readonly out: string;
+  /** ONNX: which files; default as `to` says. */
+  readonly dtypes?: readonly TransformersJsDType[];
+  /** ONNX: operators of the float part; default "contrib". */
+  readonly operators?: DialectName;
   readonly maxShardBytes?: number;
   /** Write over files of an earlier export; other files are never touched. */
   readonly force?: boolean;
@@ -32,9 +42,11 @@ export interface ExportReport {
   readonly format: string;
   readonly directory: string;
   readonly bytes: number;
+  /** ONNX: the files. */
+  readonly files?: readonly { readonly name: string; readonly bytes: number }[];
 }
 
-const TARGETS = ["float"] as const;
+const TARGETS = ["float", "onnx", "transformersjs"] as const;
 
 /**
  * Write an artifact as a float model directory. Activation quantization is left behind: it belongs to the runtime.
@@ -43,6 +55,7 @@ const TARGETS = ["float"] as const;
  */
 export async function exportArtifact(source: string, options: ExportOptions): Promise<ExportReport> {
   const { to, out, signal, onProgress } = options;
+  if (to === "onnx" || to === "transformersjs") return exportOnnx(source, to, options);
   if (to !== "float") {
     throw new InputError("input.option", `--to "${to}" is not a form an artifact can be exported to; known: ${TARGETS.join(", ")}`, {
       option: "to",
@@ -90,6 +103,13 @@ export async function exportArtifact(source: string, options: ExportOptions): Pr
   } finally {
     await checkpoint.close();
   }
+}
+
+async function exportOnnx(source: string, to: "onnx" | "transformersjs", options: ExportOptions): Promise<ExportReport> {
+  const { maxShardBytes: _shards, to: _to, ...rest } = options;
+  const { exportOnnxDirectory } = await import("./exports/transformersjs/export.ts");
+  const report = await exportOnnxDirectory(source, { ...rest, ...(options.dtypes === undefined ? { all: to === "transformersjs" } : {}) });
+  return { format: to, ...report };
 }
 
 /** A weight that stands under its float name only after reading: its codes have another name or dtype. */

@@ -92,7 +92,7 @@ export interface ProgressEvent {
   readonly phase: "read" | "calibrate" | "decide" | "quantize" | "write" | "verify" | "evaluate" | "generate";
   readonly done: number;
   readonly total: number;
-  readonly unit: "bytes" | "tokens" | "blocks" | "tensors";
+  readonly unit: "bytes" | "tokens" | "blocks" | "tensors" | "files";
   readonly detail?: string;
 }
 

@@ -13,12 +13,17 @@ export type DialectName = (typeof DIALECT_NAMES)[number];
 
 const DIALECTS: Readonly<Record<DialectName, Dialect>> = { contrib: CONTRIB, standard: STANDARD, plain: PLAIN };
 
+export function findDialect(name: DialectName): Dialect {
+  return DIALECTS[name];
+}
+
 /** @throws {InputError} `input.option` naming the known ones. */
-export function findDialect(name: string): Dialect {
-  const found = DIALECT_NAMES.find((known) => known === name);
-  if (found !== undefined) return DIALECTS[found];
-  throw new InputError("input.option", `operators "${name}" are not known; known: ${DIALECT_NAMES.join(", ")}`, {
-    given: name,
+export function readDialectName(text: string): DialectName {
+  const found = DIALECT_NAMES.find((known) => known === text);
+  if (found !== undefined) return found;
+  throw new InputError("input.option", `--operators "${text}" is not known; known: ${DIALECT_NAMES.join(", ")}`, {
+    option: "operators",
+    given: text,
     known: DIALECT_NAMES,
   });
 }
