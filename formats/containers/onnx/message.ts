@@ -98,7 +98,7 @@ export class Message {
 function longOf(value: bigint): protobuf.Long {
   const low = Number(BigInt.asIntN(32, value));
   const high = Number(BigInt.asIntN(32, value >> 32n));
-  return { low, high, unsigned: false } as protobuf.Long;
+  return { low, high, unsigned: false };
 }
 
 const ENCODER = new TextEncoder();

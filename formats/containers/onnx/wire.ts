@@ -248,7 +248,7 @@ export class WireReader {
 
   #varint(at: number): protobuf.Long {
     try {
-      return this.#reader.uint64() as protobuf.Long;
+      return this.#reader.uint64();
     } catch (cause) {
       const ended = this.#reader.pos >= this.#reader.len;
       throw new FormatError(
