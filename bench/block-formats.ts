@@ -21,6 +21,7 @@ import {
   writeTable,
   type BlockCoding,
 } from "../kernels/blocks/blocks.ts";
+import { gemmAt, packRowsFor, sumBytes } from "../kernels/gemm-int8/gemm-int8.ts";
 import { createWorkspace } from "../kernels/load-wasm.ts";
 
 const { values } = parseArgs({ options: { mib: { type: "string", default: "64" } } });
@@ -114,5 +115,47 @@ for (const [name, block, rule] of [
     `fake-quantize ${label} (f32)`,
     ROWS * COLS * 4,
     overTiles(() => fakeQuantizeBlocksAt(workspace, shape, coding, floats.at)),
+  );
+}
+
+// Products: the plain int8 one, and with a scale a block, packing of A inside the timed call.
+const SIZE = 768;
+const gemmCodes = (): number => {
+  const region = workspace.take(SIZE * SIZE);
+  const bytes = workspace.bytes(region);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = random.below(255) - 127;
+  return region.at;
+};
+const [left, right] = [gemmCodes(), gemmCodes()];
+const sums = workspace.take(sumBytes(SIZE, SIZE));
+const product = workspace.take(SIZE * SIZE * 4);
+const sides = (block?: number): (() => void) => {
+  const mark = workspace.mark();
+  const units = workspace.take(SIZE * SIZE * 4);
+  workspace.f32(units).fill(2 ** -6);
+  const scaled = block === undefined ? undefined : { units: units.at, block };
+  const shape = { rows: SIZE, cols: SIZE };
+  const b = packRowsFor(workspace, "b", right, shape, scaled);
+  const inner = workspace.mark();
+  return () => {
+    const a = packRowsFor(workspace, "a", left, shape, scaled);
+    gemmAt(workspace, a, b, sums, product.at);
+    workspace.release(inner);
+    if (mark > inner) throw new Error("regions out of order");
+  };
+};
+const plain = sides();
+for (const block of [16, 32, 64, 128]) {
+  const work = sides(block);
+  plain();
+  work();
+  const [base, own]: [number[], number[]] = [[], []];
+  for (let i = 0; i < 15; i++) {
+    base.push(seconds(plain));
+    own.push(seconds(work));
+  }
+  const [plainRate, rate] = [base, own].map((samples) => (2 * SIZE ** 3) / 1e9 / median(samples));
+  console.log(
+    `product of mantissas, blocks of ${String(block).padEnd(4)} ${rate!.toFixed(1).padStart(6)} GOPS  int8 ${plainRate!.toFixed(1).padStart(6)}  ratio ${(rate! / plainRate!).toFixed(2)}`,
   );
 }

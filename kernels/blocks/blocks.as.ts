@@ -11,6 +11,7 @@ const MAGNITUDE: i32 = 0x7fffffff;
 const INT = 0;
 const FLOAT = 1;
 const NVFP4 = 2;
+const MX_BLOCK = 32;
 
 let kind: i32 = 0;
 let bits: i32 = 0;
@@ -427,8 +428,23 @@ function chooseScale<T>(x: usize, n: i32, magnitude: u32): i32 {
   return found;
 }
 
-// @ts-ignore: decorator
-@inline
+/** One block: its scale byte and codes. */
+function encodeBlock<T>(x: usize, n: i32, magnitude: u32, out: usize, scales: usize): void {
+  if (magnitude >= <u32>EXPONENT) {
+    store<u8>(scales, kind == NVFP4 ? 0x7f : 0xff);
+    memory.fill(out, 0, <usize>n * (bits > 8 ? 2 : 1));
+    return;
+  }
+  const scale = chooseScale<T>(x, n, magnitude);
+  store<u8>(scales, kind == NVFP4 ? scale : scale + 127);
+  if (kind == INT) intBlock<T>(x, n, scale, out);
+  else if (kind == NVFP4) floatBlock<T>(x, n, scaleValue(scale) / divisor, true, out);
+  else {
+    const done = sizeof<T>() == 2 && n % 16 == 0 && (bits == 4 ? e2m1Block(x, n, scale, out) : patternBlock(x, n, scale, out));
+    if (!done) floatBlock<T>(x, n, powerOf2(-scale), false, out);
+  }
+}
+
 function encodeMatrix<T>(x: usize, rows: i32, cols: i32, block: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
   let most: u32 = 0;
   const width: usize = bits > 8 ? 2 : 1;
@@ -439,25 +455,282 @@ function encodeMatrix<T>(x: usize, rows: i32, cols: i32, block: i32, codes: usiz
       const n = min(block, cols - c);
       const magnitude = blockMax<T>(x, n);
       most = max(most, magnitude);
-      if (magnitude >= <u32>EXPONENT) {
-        store<u8>(scales++, kind == NVFP4 ? 0x7f : 0xff);
-        memory.fill(out, 0, <usize>n * width);
-      } else {
-        const scale = chooseScale<T>(x, n, magnitude);
-        store<u8>(scales++, kind == NVFP4 ? scale : scale + 127);
-        if (kind == INT) intBlock<T>(x, n, scale, out);
-        else if (kind == NVFP4) floatBlock<T>(x, n, scaleValue(scale) / divisor, true, out);
-        else {
-          const done = sizeof<T>() == 2 && n % 16 == 0 && (bits == 4 ? e2m1Block(x, n, scale, out) : patternBlock(x, n, scale, out));
-          if (!done) floatBlock<T>(x, n, powerOf2(-scale), false, out);
-        }
-      }
+      encodeBlock<T>(x, n, magnitude, out, scales++);
       x += <usize>n * sizeof<T>();
       out += <usize>n * width;
     }
     if (pack) packRow(scratch, cols, row, stride);
   }
   return most;
+}
+
+/** Four of eight bf16 patterns as f32. */
+// @ts-ignore: decorator
+@inline
+function low4(v: v128): v128 {
+  return v128.shuffle<u16>(i16x8.splat(0), v, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+
+// @ts-ignore: decorator
+@inline
+function high4(v: v128): v128 {
+  return v128.shuffle<u16>(i16x8.splat(0), v, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+// @ts-ignore: decorator
+@inline
+function ints16(p: v128, q: v128, times: v128, magic: v128): v128 {
+  const a = i32x4.sub(f32x4.add(f32x4.mul(low4(p), times), magic), magic);
+  const b = i32x4.sub(f32x4.add(f32x4.mul(high4(p), times), magic), magic);
+  const c = i32x4.sub(f32x4.add(f32x4.mul(low4(q), times), magic), magic);
+  const d = i32x4.sub(f32x4.add(f32x4.mul(high4(q), times), magic), magic);
+  return i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(a, b), i16x8.narrow_i32x4_s(c, d));
+}
+
+/** Two vectors of codes as 16 bytes of nibbles. */
+// @ts-ignore: decorator
+@inline
+function nibbles(p: v128, q: v128): v128 {
+  const mask = i16x8.splat(0x0f0f);
+  const low = i16x8.splat(0x00ff);
+  p = v128.and(p, mask);
+  q = v128.and(q, mask);
+  return i8x16.narrow_i16x8_u(v128.and(v128.or(p, i16x8.shr_u(p, 4)), low), v128.and(v128.or(q, i16x8.shr_u(q, 4)), low));
+}
+
+/** Largest magnitude of 32 bf16 patterns, lane by lane. */
+// @ts-ignore: decorator
+@inline
+function max32(x: usize, mask: v128): v128 {
+  return i16x8.max_s(
+    i16x8.max_s(v128.and(v128.load(x), mask), v128.and(v128.load(x, 16), mask)),
+    i16x8.max_s(v128.and(v128.load(x, 32), mask), v128.and(v128.load(x, 48), mask)));
+}
+
+// @ts-ignore: decorator
+@inline
+function widest(m: v128): i32 {
+  m = i16x8.max_s(m, v128.shuffle<u64>(m, m, 1, 1));
+  m = i16x8.max_s(m, i64x2.shr_u(m, 32));
+  m = i16x8.max_s(m, i32x4.shr_u(m, 16));
+  return i16x8.extract_lane_u(m, 0);
+}
+
+/** Exponent of the scale of a normal maximum, a bf16 pattern. */
+// @ts-ignore: decorator
+@inline
+function scaleOfPattern(pattern: i32): i32 {
+  return clampScale((pattern >> 7) - 127 - top + i32((pattern & 0x7f) << 16 > limit));
+}
+
+/**
+ * Whole blocks of 32 bf16 patterns or multiples of it, mantissas of at most 8 bits: straight-line code. A block whose maximum
+ * or scale is not a normal number goes the general way.
+ */
+function intRows(x: usize, rows: i32, cols: i32, block: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
+  let most = 0;
+  const magic = f32x4.splat(MAGIC);
+  const mask = i16x8.splat(0x7fff);
+  const high = i8x16.splat(<i8>topCode);
+  const low = i8x16.splat(<i8>-topCode);
+  const direct = pack && bits == 4;
+  for (let r = 0; r < rows; r++) {
+    const row = codes + <usize>r * stride;
+    let out = pack && !direct ? scratch : row;
+    for (let c = 0; c < cols; c += block) {
+      let m = max32(x, mask);
+      for (let i = 32; i < block; i += 32) m = i16x8.max_s(m, max32(x + (<usize>i << 1), mask));
+      const pattern = widest(m);
+      most = max(most, pattern);
+      const up = fraction - scaleOfPattern(pattern);
+      if (<u32>(pattern - 0x80) >= 0x7f00 || up > 127 || up < -126) {
+        encodeBlock<u16>(x, block, <u32>pattern << 16, direct ? scratch : out, scales++);
+        if (direct) packRow(scratch, block, out, block >> 1);
+        x += <usize>block << 1;
+        out += direct ? block >> 1 : block;
+        continue;
+      }
+      store<u8>(scales++, fraction - up + 127);
+      const times = f32x4.splat(reinterpret<f32>((up + 127) << 23));
+      for (let i = 0; i < block; i += 32) {
+        const a = i8x16.max_s(i8x16.min_s(ints16(v128.load(x), v128.load(x, 16), times, magic), high), low);
+        const b = i8x16.max_s(i8x16.min_s(ints16(v128.load(x, 32), v128.load(x, 48), times, magic), high), low);
+        x += 64;
+        if (direct) {
+          v128.store(out, nibbles(a, b));
+          out += 16;
+        } else {
+          v128.store(out, a);
+          v128.store(out, b, 16);
+          out += 32;
+        }
+      }
+    }
+    if (pack && !direct) packRow(scratch, cols, row, stride);
+  }
+  return <u32>most << 16;
+}
+
+/** 16 e2m1 codes of bf16 patterns; constants as in e2m1Block. */
+// @ts-ignore: decorator
+@inline
+function e2m1x16(p: v128, q: v128, begin: v128, quarter: v128, table: v128): v128 {
+  const mask = i16x8.splat(0x7fff);
+  const one = i16x8.splat(1);
+  const last = i16x8.splat(13);
+  let a = v128.and(p, mask);
+  let b = v128.and(q, mask);
+  a = i16x8.sub_sat_u(i16x8.add(a, v128.and(i16x8.shr_u(a, 6), one)), one);
+  b = i16x8.sub_sat_u(i16x8.add(b, v128.and(i16x8.shr_u(b, 6), one)), one);
+  const index = i8x16.narrow_i16x8_u(
+    i16x8.min_s(i16x8.shr_u(i16x8.sub_sat_u(a, begin), 5), last), i16x8.min_s(i16x8.shr_u(i16x8.sub_sat_u(b, begin), 5), last));
+  const kept = i8x16.narrow_i16x8_s(i16x8.gt_s(a, quarter), i16x8.gt_s(b, quarter));
+  const signs = v128.and(i8x16.narrow_i16x8_s(i16x8.shr_s(p, 15), i16x8.shr_s(q, 15)), i8x16.splat(8));
+  return v128.or(v128.and(i8x16.swizzle(table, index), kept), signs);
+}
+
+/** As intRows, for MXFP4. */
+function e2m1Rows(x: usize, rows: i32, cols: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
+  let most = 0;
+  const mask = i16x8.splat(0x7fff);
+  const table = i8x16(1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7);
+  for (let r = 0; r < rows; r++) {
+    let out = codes + <usize>r * stride;
+    for (let c = 0; c < cols; c += MX_BLOCK) {
+      const pattern = widest(max32(x, mask));
+      most = max(most, pattern);
+      const field = 127 + scaleOfPattern(pattern);
+      if (<u32>(pattern - 0x80) >= 0x7f00 || field < 3) {
+        encodeBlock<u16>(x, MX_BLOCK, <u32>pattern << 16, pack ? scratch : out, scales++);
+        if (pack) packRow(scratch, MX_BLOCK, out, MX_BLOCK >> 1);
+        x += MX_BLOCK << 1;
+        out += pack ? MX_BLOCK >> 1 : MX_BLOCK;
+        continue;
+      }
+      store<u8>(scales++, field);
+      const begin = i16x8.splat(<i16>((field - 1) << 7));
+      const quarter = i16x8.splat(<i16>(((field - 2) << 7) - 1));
+      const a = e2m1x16(v128.load(x), v128.load(x, 16), begin, quarter, table);
+      const b = e2m1x16(v128.load(x, 32), v128.load(x, 48), begin, quarter, table);
+      x += 64;
+      if (pack) {
+        v128.store(out, nibbles(a, b));
+        out += 16;
+      } else {
+        v128.store(out, a);
+        v128.store(out, b, 16);
+        out += 32;
+      }
+    }
+  }
+  return <u32>most << 16;
+}
+
+/** 8 codes of small floats of bf16 patterns, in 16-bit lanes. */
+// @ts-ignore: decorator
+@inline
+function pattern8(p: v128, drop: i32, half: v128, base: v128, most: v128, down: i32, sign: v128): v128 {
+  let a = v128.and(p, i16x8.splat(0x7fff));
+  a = i16x8.shr_u(i16x8.add(i16x8.add(a, half), v128.and(i16x8.shr_u(a, drop), i16x8.splat(1))), drop);
+  return v128.or(i16x8.min_s(i16x8.sub_sat_u(a, base), most), v128.and(i16x8.shr_u(p, down), sign));
+}
+
+/** 8 codes by way of f32, where subnormal elements are many. */
+// @ts-ignore: decorator
+@inline
+function float8(p: v128, factor: v128, least4: v128, shift4: v128, exponent4: v128, offset: v128, most: v128, m: i32, down: i32, sign: v128): v128 {
+  const y = v128.and(p, i16x8.splat(0x7fff));
+  const a = f32x4.mul(low4(y), factor);
+  const b = f32x4.mul(high4(y), factor);
+  const ea = i32x4.max_s(v128.and(a, exponent4), least4);
+  const eb = i32x4.max_s(v128.and(b, exponent4), least4);
+  const ca = i32x4.add(ea, shift4);
+  const cb = i32x4.add(eb, shift4);
+  const ra = i32x4.add(i32x4.sub(f32x4.add(a, ca), ca), i32x4.shr_u(ea, 23 - m));
+  const rb = i32x4.add(i32x4.sub(f32x4.add(b, cb), cb), i32x4.shr_u(eb, 23 - m));
+  const code = i16x8.min_s(i16x8.sub(i16x8.narrow_i32x4_s(ra, rb), offset), most);
+  return v128.or(code, v128.and(i16x8.shr_u(p, down), sign));
+}
+
+/** As intRows, for MXFP8 and MXFP6. `m` mantissa bits of codes of `width` bits: constants, so that shifts are immediate. */
+// @ts-ignore: decorator
+@inline
+function floatRows(m: i32, width: i32, x: usize, rows: i32, cols: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
+  let largest = 0;
+  const mask = i16x8.splat(0x7fff);
+  const one = i16x8.splat(1);
+  const drop = 7 - m;
+  const half = i16x8.splat(<i16>((<i32>1 << <i32>(drop - 1)) - <i32>1));
+  const most = i16x8.splat(<i16>topCode);
+  const sign = i16x8.splat(<i16>(<i32>1 << <i32>(width - 1)));
+  const down = 16 - width;
+  const least4 = i32x4.splat(least);
+  const shift4 = i32x4.splat((23 - m) << 23);
+  const exponent4 = i32x4.splat(EXPONENT);
+  const offset = i16x8.splat(<i16>((least >> 23) << m));
+  for (let r = 0; r < rows; r++) {
+    const row = codes + <usize>r * stride;
+    let out = pack ? scratch : row;
+    for (let c = 0; c < cols; c += MX_BLOCK) {
+      const p0 = v128.and(v128.load(x), mask);
+      const p1 = v128.and(v128.load(x, 16), mask);
+      const p2 = v128.and(v128.load(x, 32), mask);
+      const p3 = v128.and(v128.load(x, 48), mask);
+      const pattern = widest(i16x8.max_s(i16x8.max_s(p0, p1), i16x8.max_s(p2, p3)));
+      largest = max(largest, pattern);
+      const s = scaleOfPattern(pattern);
+      const field = (least >> 23) + s;
+      if (<u32>(pattern - 0x80) >= 0x7f00 || field < 1 || s < -126) {
+        encodeBlock<u16>(x, MX_BLOCK, <u32>pattern << 16, out, scales++);
+        x += MX_BLOCK << 1;
+        out += MX_BLOCK;
+        continue;
+      }
+      store<u8>(scales++, s + 127);
+      // Zeros less one are the largest unsigned numbers.
+      const small = i16x8.min_u(
+        i16x8.min_u(i16x8.sub(p0, one), i16x8.sub(p1, one)), i16x8.min_u(i16x8.sub(p2, one), i16x8.sub(p3, one)));
+      const hasSmall = v128.any_true(i16x8.sub_sat_u(i16x8.splat(<i16>((field << 7) - 1)), small));
+      if (hasSmall) {
+        const factor = f32x4.splat(reinterpret<f32>((127 - s) << 23));
+        for (let i = 0; i < MX_BLOCK; i += 16) {
+          const a = float8(v128.load(x), factor, least4, shift4, exponent4, offset, most, m, down, sign);
+          const b = float8(v128.load(x, 16), factor, least4, shift4, exponent4, offset, most, m, down, sign);
+          v128.store(out, i8x16.narrow_i16x8_u(a, b));
+          x += 32;
+          out += 16;
+        }
+      } else {
+        const base = i16x8.splat(<i16>((field - 1) << m));
+        const a = pattern8(v128.load(x), drop, half, base, most, down, sign);
+        const b = pattern8(v128.load(x, 16), drop, half, base, most, down, sign);
+        v128.store(out, i8x16.narrow_i16x8_u(a, b));
+        const c = pattern8(v128.load(x, 32), drop, half, base, most, down, sign);
+        const d = pattern8(v128.load(x, 48), drop, half, base, most, down, sign);
+        v128.store(out, i8x16.narrow_i16x8_u(c, d), 16);
+        x += 64;
+        out += 32;
+      }
+    }
+    if (pack) packRow(scratch, cols, row, stride);
+  }
+  return <u32>largest << 16;
+}
+
+function e4m3Rows(x: usize, rows: i32, cols: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
+  return floatRows(3, 8, x, rows, cols, codes, stride, scales, pack, scratch);
+}
+
+function e5m2Rows(x: usize, rows: i32, cols: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
+  return floatRows(2, 8, x, rows, cols, codes, stride, scales, pack, scratch);
+}
+
+function e2m3Rows(x: usize, rows: i32, cols: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
+  return floatRows(3, 6, x, rows, cols, codes, stride, scales, pack, scratch);
+}
+
+function e3m2Rows(x: usize, rows: i32, cols: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize): u32 {
+  return floatRows(2, 6, x, rows, cols, codes, stride, scales, pack, scratch);
 }
 
 /**
@@ -469,6 +742,16 @@ function encodeMatrix<T>(x: usize, rows: i32, cols: i32, block: i32, codes: usiz
 export function encodeBf16(
   x: usize, rows: i32, cols: i32, block: i32, codes: usize, stride: i32, scales: usize, pack: bool, scratch: usize,
 ): u32 {
+  if (block % 32 == 0 && cols % block == 0 && !search && kind != NVFP4 && bits <= 8) {
+    if (kind == INT) return intRows(x, rows, cols, block, codes, stride, scales, pack, scratch);
+    if (block == MX_BLOCK) {
+      if (bits == 4) return e2m1Rows(x, rows, cols, codes, stride, scales, pack, scratch);
+      if (bits == 8 && fraction == 3) return e4m3Rows(x, rows, cols, codes, stride, scales, pack, scratch);
+      if (bits == 8) return e5m2Rows(x, rows, cols, codes, stride, scales, pack, scratch);
+      if (fraction == 3) return e2m3Rows(x, rows, cols, codes, stride, scales, pack, scratch);
+      return e3m2Rows(x, rows, cols, codes, stride, scales, pack, scratch);
+    }
+  }
   return encodeMatrix<u16>(x, rows, cols, block, codes, stride, scales, pack, scratch);
 }
 
