@@ -8,9 +8,11 @@ import { loadTokenIds } from "../calibrate/samples.ts";
 import type { Engine } from "../model/engines/engine.ts";
 import { createEngine, REPRODUCIBLE_THREADS } from "../model/engines/index.ts";
 import { cutWindows, evaluate } from "../model/evaluate.ts";
+import { withActivations } from "../model/fake-quant.ts";
+import { withKvCache } from "../model/kv/apply.ts";
 import { openModel } from "../model/sources/open.ts";
 import type { Model } from "../model/model.ts";
-import type { Sample } from "../model/walk-types.ts";
+import { firstSamples, type Samples } from "../model/sample-list.ts";
 import { loadCalibration, loadSamples } from "./calibration-inputs.ts";
 import { decide, needsKeys } from "./decide.ts";
 import { NO_DECISIONS, type Decisions } from "./decisions.ts";
@@ -18,11 +20,15 @@ import { readDecisions, writeDecisions } from "./decisions-file.ts";
 import { checkGate } from "./gate.ts";
 import { journalPath, readJournalHead } from "./journal.ts";
 import { isLossless, quantizeLossless } from "./lossless/run.ts";
+import { onnxSource } from "./onnx/prepare.ts";
+import { quantizeOnnx } from "./onnx/run.ts";
 import { quantizeToOnnx, wantsOnnxDirectory } from "./onnx-directory.ts";
 import { checkSeparate, claimOutput, finishOutput, type ClaimedOutput } from "./output-directory.ts";
 import { layoutOutput } from "./output-layout.ts";
 import { checkBudgets } from "./budgets.ts";
 import { makePlan } from "./plan.ts";
+import { createKvScheme } from "./kv/scheme.ts";
+import { needsCalibration, parseKv } from "./kv/spec.ts";
 import { reorderedModel } from "./reordered.ts";
 import { prepare, type Prepared, type Target } from "./prepare.ts";
 import { runKey } from "./run-key.ts";
@@ -42,13 +48,15 @@ const CALIBRATION_FILE = "calibration.safetensors";
  *
  * Interrupted (signal, crash, `kill -9`), the same call goes on where it stopped and gives the same bytes.
  *
- * @param source - HF directory, a bare .safetensors file (data-free recipes), or an open model.
+ * @param source - HF directory, an .onnx file, a bare .safetensors file (data-free recipes), or an open model.
  * @throws {InputError}, {UnsupportedError}, {FormatError}, {BudgetError} before anything is written.
  * @throws {VerifyError} `verify.mismatch` when the artifact is not what was meant, `verify.gate` when it misses the gate.
  * @throws {InterruptedError} when the signal is aborted; finished work is kept.
  */
 export async function quantize(source: string | Model, options: QuantizeOptions): Promise<QuantizeReport> {
   if (isLossless(options.recipe)) return quantizeLossless(source, options);
+  const onnx = await onnxSource(source);
+  if (onnx !== undefined) return quantizeOnnx(onnx, options);
   if (wantsOnnxDirectory(options)) return quantizeToOnnx(source, options, quantize);
   const started = performance.now();
   const cpuBefore = process.cpuUsage();
@@ -78,7 +86,7 @@ export async function quantize(source: string | Model, options: QuantizeOptions)
       written.push(await writeArtifact({ prepared: decided.prepared, plan: recorded, decisions, target, output: outputs[i]!, options }));
     }
     const verified = await verifyAll(decided.prepared, written, options);
-    const evaluation = await evaluateBoth(prepared.model, written[0]!.directory, heldOut, options, engines);
+    const evaluation = await evaluateBoth(prepared, written[0]!.directory, heldOut, options, engines);
     for (const output of outputs.splice(0)) await finishOutput(output);
     const report: QuantizeReport = {
       out: written.map(({ directory, bytes, files }, i) => ({ format: prepared.targets[i]!.export.name, directory, bytes, files })),
@@ -152,6 +160,9 @@ function requireData({ data, sequences, recipe }: QuantizeOptions): void {
   );
 }
 
+/** Arrays and images that a search looks at, at most; text is held in memory and cut by the search itself. */
+const SEARCH_SAMPLES = 32;
+
 /** Decisions of an earlier process where it left them, else made now and stored before anything is written. */
 async function decisionsFor(
   prepared: Prepared,
@@ -165,8 +176,8 @@ async function decisionsFor(
   const stored = await readDecisions(outputs[0]!.directory);
   let decisions = stored;
   if (decisions === undefined) {
-    let loaded: Promise<readonly Sample[]> | undefined;
-    const samples = (): Promise<readonly Sample[]> => (loaded ??= loadSamples(prepared, options));
+    let loaded: Promise<Samples> | undefined;
+    const samples = (): Promise<Samples> => (loaded ??= loadSamples(prepared, options));
     const kept = journalPath(outputs[0]!.directory, CALIBRATION_FILE);
     const calibration =
       statistics.length === 0 && !needsSearch ? undefined : await loadCalibration(prepared, options, samples, () => engines.get(), kept);
@@ -174,7 +185,9 @@ async function decisionsFor(
       ...(calibration && { calibration }),
       scaleDType,
       orderKeys: prepared.targets.every((target) => target.export.keyOrderRefusal === undefined),
-      ...((needsSearch || needsKeys(settings)) && { search: { samples: await samples(), engine: await engines.get() } }),
+      ...((needsSearch || needsKeys(settings)) && {
+        search: { samples: await firstSamples(await samples(), SEARCH_SAMPLES), engine: await engines.get() },
+      }),
       ...(options.signal && { signal: options.signal }),
       ...(options.onProgress && { onProgress: options.onProgress }),
     });
@@ -239,7 +252,7 @@ async function loadHeldOut(model: Model, { evaluate: request }: QuantizeOptions)
 }
 
 async function evaluateBoth(
-  model: Model,
+  prepared: Prepared,
   directory: string,
   ids: readonly number[],
   options: QuantizeOptions,
@@ -248,9 +261,9 @@ async function evaluateBoth(
   const request = options.evaluate;
   if (request === undefined) return undefined;
   const { onProgress } = options;
-  const result = await evaluate(await openModel(directory), ids, {
+  const result = await evaluate(await withRecipeCache(withActivations(await openModel(directory)), prepared, options, engines), ids, {
     engine: await engines.get(),
-    reference: model,
+    reference: prepared.model,
     ...(request.window !== undefined && { window: request.window }),
     ...(request.maxTokens !== undefined && { maxTokens: request.maxTokens }),
     ...(options.signal && { signal: options.signal }),
@@ -258,6 +271,17 @@ async function evaluateBoth(
   });
   const { perplexity, tokens, window, kl = 0, top1 = 1, referencePerplexity = perplexity } = result;
   return { before: { perplexity: referencePerplexity, tokens, window }, after: { perplexity, tokens, window, kl, top1 } };
+}
+
+/** The artifact with its cache as the recipe says; as it is when it says nothing. */
+async function withRecipeCache(artifact: Model, prepared: Prepared, options: QuantizeOptions, engines: EngineHolder): Promise<Model> {
+  const { kv } = options.recipe;
+  if (kv === undefined) return artifact;
+  const spec = parseKv(kv);
+  const data = needsCalibration(spec)
+    ? { samples: await firstSamples(await loadSamples(prepared, options), SEARCH_SAMPLES), engine: await engines.get() }
+    : undefined;
+  return withKvCache(artifact, await createKvScheme(artifact, spec, data)).model;
 }
 
 /** @throws {VerifyError} `verify.gate`, with the report in its details. */

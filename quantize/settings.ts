@@ -7,9 +7,10 @@ import { blockScheme, parseBlockFormat, type BlockFormat } from "../core/blocks/
 import { InputError } from "../core/errors.ts";
 import type { DialectName, Granularity, QuantScheme, ScaleRule, ScaleType } from "../core/scheme.ts";
 import { parseBits, type BitsChoice } from "./bits.ts";
+import { parseKv } from "./kv/spec.ts";
 import type { Method, Transform } from "./method.ts";
 import { resolveMethods } from "./recipe.ts";
-import { checkScheme, type SchemeKeyName } from "./scheme-keys.ts";
+import { checkScheme, ONNX_ONLY_KEYS, type SchemeKeyName } from "./scheme-keys.ts";
 import type { Recipe } from "./types.ts";
 
 /** How numbers are worked out: in f32, or each step rounded to bf16 as the official library does on bf16 models. */
@@ -91,12 +92,13 @@ export const DEFAULT_GROUP_SIZE = 128;
 export function resolveSettings(recipe: Recipe): Settings {
   const { transforms, method } = resolveMethods(recipe.method);
   const scheme = checkScheme(recipe.scheme ?? {});
+  if (recipe.kv !== undefined) parseKv(recipe.kv);
   const bits = checkedBits(recipe.bits, method);
   const preset = (scheme.get("preset") ?? "compressed-tensors") as DialectName;
   const arithmetic = (scheme.get("arithmetic") ?? "f32") as Arithmetic;
   const level = scheme.get("level") as keyof typeof LEVELS | undefined;
   checkConflicts(recipe, scheme, bits);
-  const activation = level === undefined ? ((scheme.get("act") ?? "token") as Settings["activation"]) : LEVELS[level];
+  const activation = level === undefined ? dynamicOr(scheme.get("act")) : LEVELS[level];
   // FP8 with a static scale is the field's "FP8" preset, which has one scale per weight tensor as well.
   const perTensor = level !== undefined || (bits.weight.kind === "float" && activation === "static");
   const alpha = scheme.get("alpha");
@@ -146,11 +148,23 @@ function defaultGroup({ weight, activation, block }: BitsChoice): GroupSize {
   return weight.kind === "int" && weight.bits < 8 && activation === undefined ? "auto" : "channel";
 }
 
+/** `dynamic` is short for a scale a token. */
+function dynamicOr(act: string | undefined): Settings["activation"] {
+  return act === "tensor" || act === "static" ? act : "token";
+}
+
 function checkConflicts(recipe: Recipe, scheme: ReadonlyMap<SchemeKeyName, string>, bits: BitsChoice): void {
   const refuse = (a: string, b: string, why: string): never => {
     throw new InputError("input.option", `${a} and ${b} contradict each other: ${why}`, { option: "scheme", first: a, second: b });
   };
   const preset = scheme.get("preset") ?? "compressed-tensors";
+  const foreign = [...scheme.keys()].find((key) => ONNX_ONLY_KEYS.has(key));
+  if (foreign !== undefined) {
+    throw new InputError("input.option", `--scheme ${foreign} belongs to .onnx sources and targets; this one has no use for it`, {
+      option: "scheme",
+      given: foreign,
+    });
+  }
   for (const key of ["act", "level", "qkv-outputs"] as const) {
     if (scheme.has(key) && scheme.get(key) !== "false" && bits.activation === undefined)
       refuse(`--scheme ${key}=${scheme.get(key)}`, `--bits ${bits.name}`, `${bits.name} leaves activations float`);

@@ -25,6 +25,8 @@ export interface Recipe {
   /** Which sites stay weight-only. */
   readonly protect?: "none" | "auto" | readonly string[];
   readonly seed?: number;
+  /** How the key-value cache is meant to be stored, e.g. "bfp12:block=32,v=f16": kept with the plan, and what `--eval` runs with. */
+  readonly kv?: string;
   /** Lossless methods: "df11" (the official format, default) or "compact". */
   readonly codec?: "df11" | "compact";
   /** Level of `compact`: "max" (smallest, default) or "fast". */
@@ -104,6 +106,8 @@ export interface Gate {
   readonly sqnr?: number;
   /** Largest mean KL divergence from the source, nats. */
   readonly kl?: number;
+  /** .onnx sources: smallest mean cosine between outputs of source and artifact on the data. */
+  readonly cosine?: number;
 }
 
 /** Held-out data for figures before and after. */
@@ -133,6 +137,8 @@ export interface QuantizeOptions {
   readonly sequenceLength?: number;
   /** How documents become sequences; default by kind of file. */
   readonly packing?: Packing;
+  /** Round arrays of the data to narrower floats of the model. */
+  readonly roundInputs?: boolean;
   /** Draw sequences at random (seeded) instead of taking the first. */
   readonly shuffle?: boolean;
   /** Threads that write tensors; no effect on the bytes. Default: cores, at most 4. */
@@ -194,6 +200,8 @@ export interface QuantizeReport {
     readonly before: PerplexityReport;
     readonly after: PerplexityReport & { readonly kl: number; readonly top1: number };
   };
+  /** .onnx sources with data: cosine between the outputs of source and artifact, mean and worst over runs and outputs. */
+  readonly fidelity?: { readonly samples: number; readonly cosine: number; readonly worstCosine: number };
   readonly warnings: readonly string[];
 }
 

@@ -20,6 +20,7 @@ export interface QuantizeCommandOptions extends GlobalOptions, EngineOptions, Da
   readonly bits?: string;
   readonly scheme?: readonly string[];
   readonly groupSize?: string;
+  readonly kv?: string;
   readonly calibration?: string;
   readonly to?: readonly string[];
   readonly config?: string;
@@ -66,11 +67,15 @@ export function addQuantize(program: Command, io: Io): void {
 
 function addRecipeOptions(command: Command): void {
   command
-    .option("--method <m[+m...]>", "smoothquant, rtn, smoothquant+rtn, dfloat11 (lossless); see `bitwright methods`")
+    .option(
+      "--method <m[+m...]>",
+      "smoothquant, reorder, rtn, bfp, mxfp4, nvfp4, smoothquant+reorder+bfp, dfloat11; see `bitwright methods`",
+    )
     .option("--out <dir>", "directory to write; must not exist or be empty (see --force)")
-    .option("--bits <bits>", "w8a8, w8a16, w4a16, w4a8, w6a6, w4a4, w3a16, fp8, ...")
+    .option("--bits <bits>", "w8a8, w4a16, fp8, bfp12, mxfp8, mxfp4, nvfp4, ...; with a16 behind: weights only, e.g. nvfp4a16")
     .option("--group-size <n>", "input channels a weight scale: a number, channel or tensor")
     .option("--scheme <key=value,...>", "preset, act, level, alpha, arithmetic, qkv-outputs, ...; see `bitwright methods`", collect)
+    .option("--kv <scheme>", "how the key-value cache is meant to be stored, e.g. bfp12:block=32,v=f16; --eval runs with it")
     .option("--calibration <file>", "statistics from `bitwright calibrate`, in place of --data")
     .option("--to <formats>", "compressed-tensors (default); several go to <out>/<format>/", collect)
     .option("--protect <sites>", "none, auto, or patterns: sites that stay weight-only, listed with the reason")
@@ -143,6 +148,7 @@ function recipeOf(options: QuantizeCommandOptions): Recipe {
     method: options.method.split("+").map((name) => name.trim()),
     ...(options.bits === undefined ? {} : { bits: options.bits }),
     ...(options.groupSize === undefined ? {} : { groupSize: parseGroupSize(options.groupSize) }),
+    ...(options.kv === undefined ? {} : { kv: options.kv }),
     ...(options.scheme === undefined ? {} : { scheme: parsePairs("--scheme", options.scheme) }),
     ...(options.ignore === undefined ? {} : { ignore: parseList(options.ignore) }),
     ...(protect === undefined ? {} : { protect: protect === "none" || protect === "auto" ? protect : parseList([protect]) }),
