@@ -10,6 +10,7 @@ const GATES = {
   perplexity: { atMost: true, unit: "times the source's" },
   kl: { atMost: true, unit: "nats" },
   sqnr: { atMost: false, unit: "dB" },
+  cosine: { atMost: false, unit: "to the source's outputs" },
 } as const;
 
 /** @throws {InputError} `input.option` for an unknown key or a value that is not a number. */
@@ -40,7 +41,11 @@ export function checkGate(gate: Gate, measured: Gate, details: ErrorDetails = {}
     const value = measured[key as keyof Gate];
     if (limit === undefined) return [];
     if (value === undefined)
-      throw new InputError("input.option", `--gate ${key}=${limit} needs text to measure it on: add --eval <file>`, { gate: key });
+      throw new InputError(
+        "input.option",
+        `--gate ${key}=${limit} needs data to measure it on: add ${key === "cosine" ? "--data <inputs.npz> (.onnx sources)" : "--eval <file>"}`,
+        { gate: key },
+      );
     const holds = atMost ? value <= limit : value >= limit;
     return holds ? [] : [`${key} ${value.toPrecision(5)} ${unit}, wanted ${atMost ? "at most" : "at least"} ${limit}`];
   });

@@ -22,7 +22,10 @@ export const SCHEME_KEYS = {
     values: ["compressed-tensors", "sq-fake", "torch-int", "awq", "gptq", "quarot"],
   },
   arithmetic: { summary: "f32, or bf16 to repeat the official library to the byte", values: ["f32", "bf16"] },
-  act: { summary: "activation scales: one a token, one a tensor, or a calibrated constant", values: ["token", "tensor", "static"] },
+  act: {
+    summary: "activation scales: one a token, one a tensor, or a calibrated constant",
+    values: ["token", "tensor", "static", "dynamic"],
+  },
   level: { summary: "SmoothQuant's levels: per-tensor weights, activations per token, per tensor, static", values: ["O1", "O2", "O3"] },
   "qkv-outputs": { summary: "quantize the outputs of q, k and v as well", values: BOOLEAN },
   alpha: { summary: "migration strength of SmoothQuant, or a search per pair", values: ["auto"], range: [0, 1] },
@@ -48,9 +51,36 @@ export const SCHEME_KEYS = {
   block: { summary: "channels a block that reorder sorts for", range: [1, 65536] },
   rope: { summary: "reorder of rotated keys: any order, or whole pairs side by side", values: ["free", "interleaved"] },
   symmetric: { summary: "integer weights without or with zero points", values: BOOLEAN },
+  form: { summary: "ONNX, weight-only: MatMulNBits, or DequantizeLinear in front of the operator", values: ["nbits", "dq"] },
+  calibrator: { summary: "ONNX, static: how a range is chosen", values: ["minmax", "percentile", "mse", "entropy"] },
+  percentile: { summary: "ONNX, calibrator=percentile: percent of values inside the range (default 99.999)", range: [50, 100] },
+  weights: { summary: "ONNX, w8a8: type of weight codes (default uint8 when dynamic, int8 when static)", values: ["int8", "uint8"] },
+  search: { summary: "ONNX: weight scales by range, or by least squared error (default below 8 bits)", values: ["none", "mse"] },
+  embedding: { summary: "ONNX: bits of embedding tables", values: ["8", "4", "float"] },
+  outputs: { summary: "ONNX, static: which outputs get codes too (default float)", values: ["float", "conv", "all"] },
+  external: { summary: "ONNX: weights in a second file", values: ["auto", "always", "never"] },
+  shift: { summary: "ONNX, smoothquant: SQ-b, channels are centred before they are scaled", values: BOOLEAN },
+  twin: { summary: "ONNX, static: two scales for values behind a GELU", values: BOOLEAN },
 } as const satisfies Record<string, SchemeKey>;
 
 export type SchemeKeyName = keyof typeof SCHEME_KEYS;
+
+/** Keys that only ONNX artifacts have a meaning for. */
+export const ONNX_ONLY_KEYS: ReadonlySet<SchemeKeyName> = new Set<SchemeKeyName>([
+  "form",
+  "calibrator",
+  "percentile",
+  "weights",
+  "search",
+  "embedding",
+  "outputs",
+  "external",
+  "shift",
+  "twin",
+]);
+
+/** Keys for .onnx sources. */
+export const ONNX_KEYS: ReadonlySet<SchemeKeyName> = new Set<SchemeKeyName>(["act", "alpha", "symmetric", ...ONNX_ONLY_KEYS]);
 
 /**
  * Check keys and values against the table.

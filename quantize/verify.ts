@@ -19,6 +19,7 @@ import { readCompactRecord } from "./lossless/compact/record.ts";
 import { verifyCompact } from "./lossless/compact/verify.ts";
 import { losslessPart } from "./lossless/manifest.ts";
 import { verifyLossless } from "./lossless/verify.ts";
+import { verifyOnnx } from "./onnx/verify.ts";
 import { hashRanges } from "./streaming/hash.ts";
 import type { ProgressEvent, VerifyReport } from "./types.ts";
 
@@ -51,6 +52,8 @@ export async function verifyArtifact(directory: string, options: VerifyOptions =
   if ((await readCompactRecord(directory)) !== undefined) return verifyCompact(directory, options);
   const manifest = await readManifest(directory);
   if (losslessPart(manifest) !== undefined) return verifyLossless(directory, options);
+  if (manifest.format === "onnx" && Object.hasOwn(manifest, "onnx"))
+    return verifyOnnx(directory, options.signal === undefined ? {} : { signal: options.signal });
   const problems: Problem[] = [];
   let checkpoint: Checkpoint;
   try {

@@ -55,6 +55,12 @@ function edge(k: number): number {
   return 2 ** (LOW_EXPONENT + Math.floor(k / STEPS)) * (1 + (k % STEPS) / STEPS);
 }
 
+/** Lower and upper edge of a bin of a histogram. */
+export function histogramEdges(bin: number): readonly [lower: number, upper: number] {
+  if (bin === ZERO_BIN) return [-edge(0), edge(0)];
+  return bin > ZERO_BIN ? [edge(bin - ZERO_BIN - 1), edge(bin - ZERO_BIN)] : [-edge(ZERO_BIN - bin), -edge(ZERO_BIN - bin - 1)];
+}
+
 /** The value below which `fraction` of the counts lie, interpolated inside its bin. Resolution: 1/32 of the value. */
 function quantileOf(lower: (bin: number) => number, upper: (bin: number) => number, counts: ArrayLike<number>, fraction: number): number {
   let total = 0;

@@ -5,18 +5,50 @@
 import type { OnnxModel } from "../../../formats/containers/onnx/model.ts";
 import { bodiesOf, type BodyPath } from "../../../model/onnx/bodies.ts";
 import type { OnnxSite } from "../../../model/onnx/site.ts";
+import { throwIfAborted } from "../../../core/errors.ts";
 import { OnnxEdits } from "../edits.ts";
+import type { RowCodes } from "../row-codes.ts";
+import type { ActivationScale } from "../scales.ts";
+
+/** What a rewrite may be told. */
+export interface RewriteOptions {
+  /** Scales of main-graph values, for static forms. */
+  readonly scales?: ReadonlyMap<string, ActivationScale>;
+  /** A weight has been quantized while the model was written. */
+  readonly onWeight?: (site: string) => void;
+  readonly signal?: AbortSignal;
+}
 
 /** Edits of one model and what is measured while its tensors are written. */
 export class RewriteContext {
   readonly edits: OnnxEdits;
   /** Σ w² and Σ (w - ŵ)² by site, once its weight has been read. */
   readonly errors = new Map<string, { readonly signal: number; readonly noise: number }>();
-  readonly #opsets: ReadonlyMap<BodyPath, number>;
+  readonly scales: ReadonlyMap<string, ActivationScale>;
+  readonly #opsets = new Map<BodyPath, number>();
+  readonly #producers = new Map<BodyPath, ReadonlyMap<string, number>>();
+  readonly #options: RewriteOptions;
 
-  constructor(model: OnnxModel) {
+  constructor(model: OnnxModel, options: RewriteOptions = {}) {
     this.edits = new OnnxEdits(model);
-    this.#opsets = new Map(bodiesOf(model).map(({ path, opsets }) => [path, opsets.get("") ?? 1]));
+    this.scales = options.scales ?? new Map<string, ActivationScale>();
+    this.#options = options;
+    for (const { path, nodes, opsets } of bodiesOf(model)) {
+      this.#opsets.set(path, opsets.get("") ?? 1);
+      this.#producers.set(path, new Map(nodes.flatMap(({ outputs }, i) => outputs.map((name) => [name, i] as const))));
+    }
+  }
+
+  /** Place of the node that gives a value in its own body; undefined for inputs, constants and outer values. */
+  producer(path: BodyPath, value: string): number | undefined {
+    return this.#producers.get(path)?.get(value);
+  }
+
+  /** Note what the quantization of a site's weight cost. @throws {InterruptedError} when the run is to stop. */
+  measured(site: string, { signal, noise }: RowCodes): void {
+    throwIfAborted(this.#options.signal);
+    this.errors.set(site, { signal, noise });
+    this.#options.onWeight?.(site);
   }
 
   /** Version of the standard operators that the body speaks. */

@@ -71,6 +71,7 @@ interface QuantizedInput {
   readonly codes: string;
   readonly scale: string;
   readonly zero: string;
+  readonly perToken: boolean;
 }
 
 function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxSite): QuantizedInput {
@@ -79,6 +80,7 @@ function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxS
       codes: edits.fresh(`${input}_quantized`),
       scale: edits.fresh(`${input}_scale`),
       zero: edits.fresh(`${input}_zero_point`),
+      perToken: false,
     };
     edits.before(path, index, [makeNode("DynamicQuantizeLinear", [input], [names.codes, names.scale, names.zero])]);
     return names;
@@ -121,11 +123,14 @@ function quantizeTokens({ edits }: RewriteContext, { path, index, input }: OnnxS
       makeNode("Add", [whole, constants.offset], [shifted]),
       makeNode("Cast", [shifted], [codes], { to: 2 }),
     ]);
-    return { codes, scale, zero: constants.zero };
+    return { codes, scale, zero: constants.zero, perToken: true };
   });
 }
 
-/** MatMulInteger → Cast → · (activation scale · weight scale). */
+/**
+ * MatMulInteger → Cast → · (activation scale · weight scale). Scales a token are multiplied one after the other: onnxruntime
+ * fuses the product of both into MatMulIntegerToFloat, which reads one activation scale only.
+ */
 function integerProduct(
   { edits }: RewriteContext,
   site: OnnxSite,
@@ -136,10 +141,7 @@ function integerProduct(
   const { output } = site;
   const [sums, wide, scale] = ["integer", "float", "scales"].map((part) => edits.fresh(`${output}_${part}`)) as [string, string, string];
   const inputs = [input.codes, weight.codes, input.zero, ...(weight.zero === undefined ? [] : [weight.zero])];
-  return [
-    { ...makeNode("MatMulInteger", inputs, [sums]), name: nodeName(site) },
-    makeNode("Cast", [sums], [wide], { to: 1 }),
-    makeNode("Mul", [input.scale, weight.scale], [scale]),
-    makeNode("Mul", [wide, scale], [product]),
-  ];
+  const start = [{ ...makeNode("MatMulInteger", inputs, [sums]), name: nodeName(site) }, makeNode("Cast", [sums], [wide], { to: 1 })];
+  if (input.perToken) return [...start, makeNode("Mul", [wide, weight.scale], [scale]), makeNode("Mul", [scale, input.scale], [product])];
+  return [...start, makeNode("Mul", [input.scale, weight.scale], [scale]), makeNode("Mul", [wide, scale], [product])];
 }

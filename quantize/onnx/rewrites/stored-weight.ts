@@ -93,7 +93,7 @@ export function storeAxisWeight(context: RewriteContext, site: OnnxSite, scheme:
         dialect,
         search: scheme.search,
       });
-      context.errors.set(site.name, result);
+      context.measured(site.name, result);
       const placed = fromRows(result.codes, storedLayout);
       const used = scheme.reduced === true ? 7 : bits;
       const pack = (values: Uint8Array): Uint8Array => packRows(isSigned ? toSigned(values, used) : values, values.length, bits, 0);
@@ -173,7 +173,7 @@ export async function quantizeBlocks(context: RewriteContext, site: OnnxSite, la
   const { bits, block, symmetric, search } = scheme;
   const rows = toRows(await readFloat32(site.weight.tensor), layout);
   const result = quantizeRows(rows, layout.rows, layout.cols, { bits, group: block, dialect: symmetric ? "extreme" : "affine", search });
-  context.errors.set(site.name, result);
+  context.measured(site.name, result);
   return result;
 }
 

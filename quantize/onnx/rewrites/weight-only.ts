@@ -229,7 +229,7 @@ async function embeddingRows(context: RewriteContext, site: OnnxSite, symmetric:
   const [rows, cols] = [site.weight.tensor.shape[0]!, site.weight.tensor.shape[1]!];
   const dialect = symmetric ? "absmax" : "affine";
   const result = quantizeRows(await readFloat32(site.weight.tensor), rows, cols, { bits: 8, group: cols, dialect, search });
-  context.errors.set(site.name, result);
+  context.measured(site.name, result);
   return result;
 }
 

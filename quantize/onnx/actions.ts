@@ -1,0 +1,226 @@
+/**
+ * What happens to each site: recipe and graph → one action a site, before anything is read.
+ * @module
+ */
+import type { QuantScheme } from "../../core/scheme.ts";
+import type { OnnxSite } from "../../model/onnx/site.ts";
+import { compilePatterns, requireMatches } from "../patterns.ts";
+import type { SitePlan } from "../types.ts";
+import {
+  NBITS_BLOCKS,
+  rewriteDequantize,
+  rewriteEmbedding,
+  rewriteNBits,
+  type EmbeddingScheme,
+  type NBitsScheme,
+} from "./rewrites/weight-only.ts";
+import { rewriteDynamic, type DynamicScheme } from "./rewrites/dynamic.ts";
+import { rewriteStatic, type StaticScheme } from "./rewrites/static.ts";
+import type { AxisWeightScheme, BlockScheme } from "./rewrites/stored-weight.ts";
+import { matrixProblem, type RewriteContext, type RewriteOutcome } from "./rewrites/context.ts";
+import type { OnnxSettings } from "./settings.ts";
+import { InputError } from "../../core/errors.ts";
+
+/** One site's fate. */
+export type SiteAction =
+  | { readonly kind: "float"; readonly reason: string }
+  | { readonly kind: "nbits"; readonly scheme: NBitsScheme; readonly reason?: string }
+  | { readonly kind: "dequantize"; readonly scheme: AxisWeightScheme | BlockScheme; readonly reason?: string }
+  | { readonly kind: "embedding"; readonly scheme: EmbeddingScheme; readonly reason?: string }
+  | { readonly kind: "dynamic"; readonly scheme: DynamicScheme; readonly reason?: string }
+  | { readonly kind: "static"; readonly scheme: StaticScheme; readonly reason?: string };
+
+export interface ChosenSite {
+  readonly site: OnnxSite;
+  readonly action: SiteAction;
+}
+
+/** Weights below this many values cost more in nodes and scales than they save. */
+const SMALL_WEIGHT = 256;
+
+/**
+ * Choose actions.
+ *
+ * @param protect - sites that keep float activations, with the reason, beside those the recipe names.
+ * @throws {InputError} `input.option` for patterns that match nothing and block sizes no operator takes.
+ */
+export function chooseActions(
+  sites: readonly OnnxSite[],
+  settings: OnnxSettings,
+  opsets: (path: string) => number,
+  protect: ReadonlyMap<string, string> = new Map(),
+): readonly ChosenSite[] {
+  const names = sites.map(({ name }) => name);
+  const patterns = [settings.ignore, settings.protect === "auto" || settings.protect === "none" ? [] : settings.protect];
+  for (const [i, list] of patterns.entries()) requireMatches(i === 0 ? "ignore" : "protect", list, names);
+  const [ignored, named] = patterns.map((list) => compilePatterns(list)) as [(name: string) => boolean, (name: string) => boolean];
+  checkBlock(settings);
+  return sites.map((site): ChosenSite => {
+    if (ignored(site.name)) return { site, action: { kind: "float", reason: "float: --ignore" } };
+    const reason = protect.get(site.name) ?? (named(site.name) ? "weight-only: --protect" : undefined);
+    return { site, action: actionOf(site, settings, opsets(site.path), reason) };
+  });
+}
+
+function checkBlock({ block, form }: OnnxSettings): void {
+  if (typeof block !== "number" || form !== "nbits" || NBITS_BLOCKS.includes(block)) return;
+  throw new InputError("input.option", `--group-size ${block}: MatMulNBits takes ${NBITS_BLOCKS.join(", ")}`, {
+    option: "group-size",
+    given: block,
+    known: NBITS_BLOCKS,
+  });
+}
+
+function actionOf(site: OnnxSite, settings: OnnxSettings, opset: number, protectedBy: string | undefined): SiteAction {
+  const { weight, kind } = site;
+  const { dtype, shape } = weight.tensor;
+  if (dtype !== "F32" && dtype !== "F16")
+    return { kind: "float", reason: `float: its weight is ${dtype}, and only F32 and F16 have kernels` };
+  const count = shape.reduce((product, size) => product * size, 1);
+  if (count < SMALL_WEIGHT && kind !== "linear")
+    return { kind: "float", reason: `float: its ${count} weights are fewer than their scales are worth` };
+  if (kind === "embedding") return embeddingAction(site, settings);
+  if (kind !== "linear") {
+    if (settings.activation === "static" && kind === "conv" && site.observable && protectedBy === undefined)
+      return { kind: "static", scheme: staticScheme(settings) };
+    return { kind: "dequantize", scheme: axisScheme(settings, 8), ...(protectedBy !== undefined && { reason: protectedBy }) };
+  }
+  const problem = matrixProblem(site);
+  if (problem !== undefined) return { kind: "dequantize", scheme: axisScheme(settings, 8), reason: `weight-only: ${problem}` };
+  if (protectedBy !== undefined) return weightOnly(settings, site, opset, protectedBy);
+  if (settings.activation === "static") {
+    if (!site.observable)
+      return weightOnly(settings, site, opset, "weight-only: its input stands inside a branch, loop or function, where no run shows it");
+    if (dtype === "F32") return { kind: "static", scheme: staticScheme(settings) };
+  } else if (settings.activation !== "float" && settings.weightBits === 8 && dtype === "F32") {
+    const { activation, unsignedWeights, search } = settings;
+    const perToken = activation === "token" && opset >= 11;
+    const scheme: DynamicScheme = {
+      activation: perToken ? "token" : "tensor",
+      unsignedWeights,
+      perChannel: settings.block !== "tensor",
+      reduced: false,
+      search,
+    };
+    return {
+      kind: "dynamic",
+      scheme,
+      ...(activation === "token" && !perToken && { reason: `one scale a tensor: opset ${opset} has no operators for one a token` }),
+    };
+  }
+  return weightOnly(settings, site, opset, dtype === "F16" && settings.activation !== "float" ? "weight-only: F16 activations" : undefined);
+}
+
+function weightOnly(settings: OnnxSettings, site: OnnxSite, opset: number, reason: string | undefined): SiteAction {
+  const why = reason === undefined ? {} : { reason };
+  const { weightBits, block, form, search } = settings;
+  const symmetric = settings.symmetric ?? true;
+  const size = typeof block === "number" ? block : undefined;
+  if (form === "nbits" && size !== undefined && weightBits !== 2) {
+    const accuracy = settings.activation === "tensor" || settings.activation === "token" ? { accuracyLevel: 4 } : {};
+    return { kind: "nbits", scheme: { bits: weightBits, block: size, symmetric, search, ...accuracy }, ...why };
+  }
+  const needed = weightBits === 2 ? 25 : 21;
+  if (size !== undefined && opset >= needed)
+    return { kind: "dequantize", scheme: { bits: weightBits, block: size, symmetric, search }, ...why };
+  if (size !== undefined && weightBits !== 8) {
+    throw new InputError(
+      "input.option",
+      `${site.name}: DequantizeLinear of ${weightBits} bits in blocks needs opset ${needed}, the model has ${opset}; use --scheme form=nbits${weightBits === 2 ? " with --bits w4a16" : ""}`,
+      { option: "form", site: site.name, opset, needed },
+    );
+  }
+  return { kind: "dequantize", scheme: axisScheme(settings, weightBits), ...why };
+}
+
+function embeddingAction({ weight }: OnnxSite, { embedding, search }: OnnxSettings): SiteAction {
+  const cols = weight.tensor.shape[1]!;
+  if (embedding === "float") return { kind: "float", reason: "float: --scheme embedding=float" };
+  if (cols < 8) return { kind: "float", reason: `float: rows of ${cols} values are shorter than their scales are worth` };
+  const block = 32;
+  if (embedding === 4 && cols % block === 0) return { kind: "embedding", scheme: { bits: 4, symmetric: true, block, search: true } };
+  const reason = embedding === 4 ? { reason: `8 bits: blocks of ${block} do not divide its rows of ${cols}` } : {};
+  return { kind: "embedding", scheme: { bits: 8, symmetric: true, block, search }, ...reason };
+}
+
+function axisScheme({ block, search, symmetric }: OnnxSettings, bits: 2 | 4 | 8): AxisWeightScheme {
+  return { bits, unsigned: false, symmetric: symmetric ?? true, perChannel: block !== "tensor", search };
+}
+
+function staticScheme(settings: OnnxSettings): StaticScheme {
+  const { weightBits, block, search, unsignedWeights, activationBits } = settings;
+  const isBlocked = weightBits === 4 && typeof block === "number";
+  return {
+    activationBits,
+    weight: isBlocked
+      ? { kind: "nbits", scheme: { bits: 4, block, symmetric: settings.symmetric ?? true, search } }
+      : { kind: "axis", scheme: { bits: 8, unsigned: unsignedWeights, symmetric: true, perChannel: block !== "tensor", search } },
+  };
+}
+
+/** Do it. */
+export function rewriteSite(context: RewriteContext, { site, action }: ChosenSite): RewriteOutcome {
+  switch (action.kind) {
+    case "float":
+      return { done: false, reason: action.reason };
+    case "nbits":
+      return rewriteNBits(context, site, action.scheme);
+    case "dequantize":
+      return rewriteDequantize(context, site, action.scheme);
+    case "embedding":
+      return rewriteEmbedding(context, site, action.scheme);
+    case "dynamic":
+      return rewriteDynamic(context, site, action.scheme);
+    case "static":
+      return rewriteStatic(context, site, action.scheme);
+    default:
+      return action satisfies never;
+  }
+}
+
+/** The action as the plan shows it. */
+export function sitePlanOf({ site, action }: ChosenSite): SitePlan {
+  const base = { name: site.name, shape: site.weight.tensor.shape };
+  const reason = action.reason === undefined ? {} : { reason: action.reason };
+  const int = (bits: number, symmetric: boolean): QuantScheme["format"] => ({ kind: "int", bits, symmetric });
+  const weight = (bits: number, symmetric: boolean, granularity: QuantScheme["granularity"]): QuantScheme => ({
+    format: int(bits, symmetric),
+    granularity,
+    timing: "static",
+    scale: "f32",
+    dialect: "compressed-tensors",
+  });
+  const axis = ({ bits, symmetric, perChannel }: AxisWeightScheme): QuantScheme =>
+    weight(bits, symmetric, { kind: perChannel ? "channel" : "tensor" });
+  const blocks = ({ bits, symmetric, block }: BlockScheme): QuantScheme => weight(bits, symmetric, { kind: "group", size: block });
+  switch (action.kind) {
+    case "float":
+      return { ...base, ...reason };
+    case "nbits":
+      return { ...base, weight: blocks(action.scheme), ...reason };
+    case "dequantize":
+      return { ...base, weight: "block" in action.scheme ? blocks(action.scheme) : axis(action.scheme), ...reason };
+    case "embedding": {
+      const { bits, symmetric, block } = action.scheme;
+      return { ...base, weight: weight(bits, symmetric, bits === 8 ? { kind: "channel" } : { kind: "group", size: block }), ...reason };
+    }
+    case "dynamic": {
+      const { activation, perChannel } = action.scheme;
+      return {
+        ...base,
+        weight: weight(8, true, { kind: perChannel ? "channel" : "tensor" }),
+        input: { ...weight(8, activation === "token", { kind: activation }), timing: "dynamic" },
+        ...reason,
+      };
+    }
+    case "static":
+      return {
+        ...base,
+        weight: action.scheme.weight.kind === "nbits" ? blocks(action.scheme.weight.scheme) : axis(action.scheme.weight.scheme),
+        input: weight(action.scheme.activationBits, false, { kind: "tensor" }),
+        ...reason,
+      };
+    default:
+      return action satisfies never;
+  }
+}
