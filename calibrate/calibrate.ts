@@ -8,8 +8,9 @@ import type { Engine, HostTensor, Values } from "../model/engines/engine.ts";
 import { createEngine, REPRODUCIBLE_THREADS } from "../model/engines/index.ts";
 import type { Graph } from "../model/graph/graph.ts";
 import type { Block, LinearSite, Model } from "../model/model.ts";
+import type { Samples } from "../model/sample-list.ts";
 import { walk } from "../model/walk.ts";
-import type { BlockContext, Sample, WalkProgress } from "../model/walk-types.ts";
+import type { BlockContext, WalkProgress } from "../model/walk-types.ts";
 import { fingerprintModel } from "./fingerprint.ts";
 import { observeValues, type Observation } from "./observation.ts";
 import type { Statistic } from "./statistic.ts";
@@ -90,7 +91,7 @@ export const CALIBRATION_BATCH_TOKENS = 1024;
  * @throws {NumericError} `numeric.not-finite` naming the first site whose inputs are NaN or infinite.
  * @throws {InterruptedError} when the signal is aborted.
  */
-export async function calibrate(model: Model, samples: readonly Sample[], options: CalibrateOptions): Promise<Calibration> {
+export async function calibrate(model: Model, samples: Samples, options: CalibrateOptions): Promise<Calibration> {
   const { sites = isBlockSite, taps = [], batchTokens = CALIBRATION_BATCH_TOKENS } = options;
   const statistics = options.statistics.map((statistic) => (typeof statistic === "string" ? findStatistic(statistic) : statistic));
   checkStatistics(statistics);

@@ -10,8 +10,9 @@ import type { Engine } from "../model/engines/engine.ts";
 import { floatsOf } from "../model/host-tensor.ts";
 import { findAttention, type AttentionTaps } from "../model/kv/cut.ts";
 import type { Block, Model } from "../model/model.ts";
+import type { Samples } from "../model/sample-list.ts";
 import { walk } from "../model/walk.ts";
-import type { BlockContext, Sample } from "../model/walk-types.ts";
+import type { BlockContext } from "../model/walk-types.ts";
 
 /** Keys of one block, after rotation. */
 export interface KeyStatistics {
@@ -43,11 +44,7 @@ const DEFAULT_DRAWS = 256;
 const ROW_STRIDE = 23;
 
 /** Keys and queries of every block that attends, by block name. */
-export async function observeKeys(
-  model: Model,
-  samples: readonly Sample[],
-  options: ObserveKeysOptions,
-): Promise<Map<string, KeyStatistics>> {
+export async function observeKeys(model: Model, samples: Samples, options: ObserveKeysOptions): Promise<Map<string, KeyStatistics>> {
   const result = new Map<string, KeyStatistics>();
   const perSample = Math.max(1, Math.ceil((options.draws ?? DEFAULT_DRAWS) / samples.length));
   let fold: KeyFold | undefined;

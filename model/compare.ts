@@ -4,7 +4,7 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InputError, throwIfAborted } from "../core/errors.ts";
-import { toFloat32, type Tensor } from "../core/tensor.ts";
+import { toFloat32 } from "../core/tensor.ts";
 import { CarriedValues } from "./carried.ts";
 import { withActivations } from "./fake-quant.ts";
 import { headOf, HeadRunner, headTokens, walkToHead, type Arrival } from "./head.ts";
@@ -12,8 +12,8 @@ import type { HostTensor } from "./engines/engine.ts";
 import { bytesOf, floatsOf } from "./host-tensor.ts";
 import type { RunOptions } from "./evaluate.ts";
 import type { Model } from "./model.ts";
-import { onnxFeeds, onnxSamples, withCompiled } from "./onnx/run.ts";
-import type { Sample } from "./walk-types.ts";
+import { withCompiled } from "./onnx/run.ts";
+import { eachSample, type Samples } from "./sample-list.ts";
 import { loadWeights } from "./weights.ts";
 
 /** Model `b` against model `a` at one output, over all samples. */
@@ -80,7 +80,7 @@ class Difference {
  * @returns one comparison for each output of the models.
  * @throws {InputError} `input.option` when the models' outputs differ in name; `input.shape` when they differ in shape.
  */
-export async function compareModels(a: Model, b: Model, samples: readonly Sample[], options: RunOptions): Promise<OutputComparison[]> {
+export async function compareModels(a: Model, b: Model, samples: Samples, options: RunOptions): Promise<OutputComparison[]> {
   const [first, second] = [withActivations(a), withActivations(b)];
   const outputs = Object.values(headOf(first).writes).filter((name) => first.outputs.includes(name));
   assertOutputs(outputs, second.outputs);
@@ -128,29 +128,28 @@ export async function compareModels(a: Model, b: Model, samples: readonly Sample
 /**
  * Compare two models read from ONNX files, sample by sample.
  *
- * @param inputs - by name, of `a`; rows along a shared symbolic first axis are samples.
- * @throws {InputError} as `onnxFeeds`, and `input.option` when `b` lacks an output or takes other inputs.
+ * @param samples - inputs of `a`; `b` takes the same.
+ * @throws {InputError} `input.option` when `b` lacks an output; what the engine throws for inputs that do not fit.
  */
 export async function compareOnnx(
   a: Model,
   b: Model,
-  inputs: ReadonlyMap<string, Tensor>,
+  samples: Samples,
   { engine, signal, onProgress }: Pick<RunOptions, "engine" | "signal" | "onProgress">,
 ): Promise<OutputComparison[]> {
   assertOutputs(a.outputs, b.outputs);
-  onnxFeeds(b, inputs);
-  const samples = onnxSamples(a, inputs);
   const differences = new Map(a.outputs.map((name) => [name, new Difference()]));
   await withCompiled(engine, [a, b], async ([first, second]) => {
-    for (const [i, sample] of samples.entries()) {
+    let done = 0;
+    for await (const { inputs } of eachSample(samples)) {
       throwIfAborted(signal);
-      const [mine, theirs] = [await first!.run(sample), await second!.run(sample)];
+      const [mine, theirs] = [await first!.run(inputs), await second!.run(inputs)];
       for (const [output, difference] of differences) {
         const [x, y] = [mine[output]!, theirs[output]!];
         assertShapes(output, x.shape, y.shape);
         difference.add(numbersOf(x), numbersOf(y));
       }
-      onProgress?.({ done: i + 1, total: samples.length, detail: a.blocks[0]!.name });
+      onProgress?.({ done: ++done, total: samples.length, detail: a.blocks[0]!.name });
       await nextTurn();
     }
   });

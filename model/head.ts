@@ -12,7 +12,8 @@ import { hasScalesPerSample } from "./activation-nodes.ts";
 import { floatsOf, typedView } from "./host-tensor.ts";
 import type { Block, Model } from "./model.ts";
 import { walk } from "./walk.ts";
-import type { BlockContext, Sample, WalkOptions } from "./walk-types.ts";
+import type { Samples } from "./sample-list.ts";
+import type { BlockContext, WalkOptions } from "./walk-types.ts";
 
 /** Bytes of one value as wide as the vocabulary. */
 const WIDE_VALUE_BYTES = 32 * 2 ** 20;
@@ -35,7 +36,7 @@ export interface Arrival {
 /** Walk all blocks but the last and hand over what it would read, batch by batch. */
 export async function walkToHead(
   model: Model,
-  samples: readonly Sample[],
+  samples: Samples,
   options: Omit<WalkOptions, "visitor" | "from" | "to">,
   onArrival: (arrival: Arrival) => Promise<void>,
 ): Promise<void> {

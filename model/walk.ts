@@ -8,13 +8,14 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InputError, throwIfAborted } from "../core/errors.ts";
-import { joinInputs, planBatches, type Batch } from "./batches.ts";
+import { readBatches, type Batch } from "./batches.ts";
 import { CarriedValues } from "./carried.ts";
 import type { CompiledGraph, Engine, HostTensor, Values } from "./engines/engine.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Block, Model } from "./model.ts";
 import { loadWeights, weightBytes } from "./weights.ts";
-import type { BlockContext, BlockVariant, Sample, WalkOptions } from "./walk-types.ts";
+import type { Samples } from "./sample-list.ts";
+import type { BlockContext, BlockVariant, WalkOptions } from "./walk-types.ts";
 
 /** Tokens a run: enough to keep the matrix kernels busy, few enough that activations stay small. */
 export const DEFAULT_BATCH_TOKENS = 1024;
@@ -28,23 +29,25 @@ const PREFETCH_LIMIT = 256 * 2 ** 20;
  * @throws {InputError} for samples that do not fit the model, before anything runs.
  * @throws {InterruptedError} when the signal is aborted; the scratch file is gone by then.
  */
-export async function walk(model: Model, samples: readonly Sample[], options: WalkOptions): Promise<void> {
+export async function walk(model: Model, samples: Samples, options: WalkOptions): Promise<void> {
   const { engine, visitor, batchTokens = DEFAULT_BATCH_TOKENS, maxMemory = DEFAULT_MAX_MEMORY, from = 0, signal } = options;
   const to = Math.min(options.to ?? Infinity, model.blocks.length - 1);
   throwIfAborted(signal);
-  const batches = planBatches(model.inputs, samples, batchTokens);
+  const batches: Batch[] = [];
   const live = liveAfter(model.blocks, to);
   const carried = new CarriedValues({
     maxMemory,
     ...(options.scratchDirectory !== undefined && { scratchDirectory: options.scratchDirectory }),
   });
   const compiled = new CompiledGraphs(engine);
-  const sampleTokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const weights = new WeightQueue(model.blocks, to);
   try {
-    for (const [i, batch] of batches.entries()) {
-      await carried.replace(i, Object.entries(joinInputs(model.inputs, samples, batch)), new Set());
+    for await (const { batch, values } of readBatches(model.inputs, samples, batchTokens)) {
+      throwIfAborted(signal);
+      await carried.replace(batches.length, Object.entries(values), new Set());
+      batches.push(batch);
     }
+    const sampleTokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
     for (let index = 0; index <= to; index++) {
       const block = model.blocks[index]!;
       const stand = new BlockStand(block, index, await weights.take(index), { engine, batches, carried, compiled, live: live[index]! });

@@ -7,12 +7,10 @@ import { resolve } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { calibrate, type Calibration, type Tap } from "../calibrate/calibrate.ts";
 import { readCalibration, writeCalibration } from "../calibrate/file.ts";
-import { loadSequences } from "../calibrate/samples.ts";
+import { openSamples } from "../calibrate/inputs/open.ts";
 import type { Engine } from "../model/engines/engine.ts";
 import { tokenSample } from "../model/inputs.ts";
-import { loadTokenizer } from "../model/tokenizer.ts";
-import type { Model } from "../model/model.ts";
-import type { Sample } from "../model/walk-types.ts";
+import type { Samples } from "../model/sample-list.ts";
 import type { Prepared } from "./prepare.ts";
 import type { QuantizeOptions } from "./types.ts";
 
@@ -20,34 +18,27 @@ import type { QuantizeOptions } from "./types.ts";
 const BUNDLED_SAMPLE = "fixtures/data/calib.txt";
 
 /**
- * Sequences of the options' data.
+ * Samples of the options' data: sequences, arrays or images, as the model takes them.
  *
  * @throws {InputError} `input.no-data` naming the bundled sample when neither data nor sequences are given.
  */
-export async function loadSamples({ model }: Prepared, options: QuantizeOptions): Promise<readonly Sample[]> {
-  const sequences = options.sequences ?? (await loadIds(model, options));
-  return sequences.map((ids) => tokenSample(model, ids));
-}
-
-async function loadIds(model: Model, options: QuantizeOptions): Promise<readonly (readonly number[])[]> {
+export async function loadSamples({ model }: Pick<Prepared, "model">, options: QuantizeOptions): Promise<Samples> {
+  if (options.sequences !== undefined) return options.sequences.map((ids) => tokenSample(model, ids));
   const { data } = options;
   if (data === undefined || data.length === 0) {
     throw new InputError(
       "input.no-data",
-      `--method ${options.recipe.method.join("+")} looks at activations: give --data <text, jsonl, parquet or ids> or --calibration <file>; ` +
+      `--method ${options.recipe.method.join("+")} looks at activations: give --data <text, jsonl, parquet or ids; arrays or images for other models> or --calibration <file>; ` +
         `a small text to try it with is bundled as ${BUNDLED_SAMPLE}`,
       { option: "data", sample: BUNDLED_SAMPLE },
     );
   }
-  const { directory, facts } = model;
-  return loadSequences(data, {
-    ...(directory !== undefined && { tokenizer: () => loadTokenizer(directory) }),
-    vocabularySize: facts.vocabularySize,
-    maxPositions: facts.maxPositions,
+  return openSamples(model, data, {
     ...(options.samples !== undefined && { samples: options.samples }),
     ...(options.sequenceLength !== undefined && { sequenceLength: options.sequenceLength }),
     ...(options.packing !== undefined && { packing: options.packing }),
     ...(options.shuffle !== undefined && { shuffle: options.shuffle }),
+    ...(options.roundInputs !== undefined && { roundInputs: options.roundInputs }),
     seed: options.recipe.seed ?? 0,
     ...(options.signal !== undefined && { signal: options.signal }),
   });
@@ -62,7 +53,7 @@ async function loadIds(model: Model, options: QuantizeOptions): Promise<readonly
 export async function loadCalibration(
   prepared: Prepared,
   options: QuantizeOptions,
-  samples: () => Promise<readonly Sample[]>,
+  samples: () => Promise<Samples>,
   engine: () => Promise<Engine>,
   kept: string,
 ): Promise<Calibration> {

@@ -20,6 +20,7 @@ const EXAMPLES = `
 Examples:
   $ bitwright calibrate ./llama --data calib.txt --samples 128 --seq-len 512 --statistics absmax --out llama.calibration.safetensors
   $ bitwright calibrate ./llama --data c4.jsonl --statistics absmax,hessian --out stats.safetensors
+  $ bitwright calibrate ./vit --data images/ --samples 256 --shuffle --out vit.calibration.safetensors
   $ bitwright ./llama --method smoothquant --calibration llama.calibration.safetensors --out ./llama-w8a8
 
 The file holds one tensor per module and statistic, named <module>.<statistic>, and the settings as JSON beside it.`;
@@ -41,33 +42,28 @@ async function runCalibrate(path: string, options: CalibrateOptions, io: Io): Pr
   const reporter = createReporter(io, options);
   if (options.data === undefined) throw new InputError("input.no-data", `calibrate needs --data <file>; ${NO_DATA_HINT}`);
   const { openModel } = await import("../../model/sources/open.ts");
-  const { tokenSample } = await import("../../model/inputs.ts");
-  const { loadCalibrationSequences } = await import("../../calibrate/samples.ts");
+  const { openSamples } = await import("../../calibrate/inputs/open.ts");
   const { calibrate } = await import("../../calibrate/calibrate.ts");
   const { writeCalibration } = await import("../../calibrate/file.ts");
   const start = performance.now();
   const model = await openModel(path);
   const settings = sampleOptions(options);
-  const sequences = await loadCalibrationSequences(model, options.data, settings);
+  const samples = await openSamples(model, options.data, settings);
   const { REPRODUCIBLE_THREADS } = await import("../../model/engines/index.ts");
   const engine = await openEngine(options, reporter, REPRODUCIBLE_THREADS);
   try {
-    const calibration = await calibrate(
-      model,
-      sequences.map((ids) => tokenSample(model, ids)),
-      {
-        statistics: parseList([options.statistics]),
-        engine,
-        data: {
-          paths: options.data,
-          ...(settings.sequenceLength === undefined ? {} : { sequenceLength: settings.sequenceLength }),
-          seed: settings.seed,
-        },
-        ...(options.maxMemory === undefined ? {} : { maxMemory: parseBytes("--max-memory", options.maxMemory) }),
-        signal: reporter.signal,
-        onProgress: reporter.progress.report,
+    const calibration = await calibrate(model, samples, {
+      statistics: parseList([options.statistics]),
+      engine,
+      data: {
+        paths: options.data,
+        ...(settings.sequenceLength === undefined ? {} : { sequenceLength: settings.sequenceLength }),
+        seed: settings.seed,
       },
-    );
+      ...(options.maxMemory === undefined ? {} : { maxMemory: parseBytes("--max-memory", options.maxMemory) }),
+      signal: reporter.signal,
+      onProgress: reporter.progress.report,
+    });
     await writeCalibration(options.out, calibration);
     const seconds = (performance.now() - start) / 1000;
     const bytes = [...calibration.tensors.values()].reduce((sum, tensor) => sum + tensor.bytes.byteLength, 0);

@@ -4,8 +4,6 @@
  */
 import type { Command } from "commander";
 import { InputError } from "../../core/errors.ts";
-import type { Tensor } from "../../core/tensor.ts";
-import type { ValueType } from "../../model/graph/graph.ts";
 import { createReporter, type GlobalOptions, type Io } from "../io.ts";
 import { formatTable } from "../text.ts";
 import { addDataOptions, NO_DATA_HINT, sampleOptions, type DataOptions } from "./data-options.ts";
@@ -17,7 +15,8 @@ const EXAMPLES = `
 Examples:
   $ bitwright compare ./llama ./llama-w8a8 --data test.txt --samples 8 --seq-len 256
   $ bitwright compare ./llama ./llama-w4a16 --data ids.json --json
-  $ bitwright compare model.onnx ./model-w8a8 --data inputs.npz     # the model's inputs by name; rows are samples`;
+  $ bitwright compare model.onnx ./model-w8a8 --data inputs.npz     # the model's inputs by name; rows are samples
+  $ bitwright compare vit/onnx/model.onnx ./vit-w8a8 --data images/ --samples 200     # prepared as vit/preprocessor_config.json says`;
 
 export function addCompare(program: Command, io: Io): void {
   const command = program
@@ -34,23 +33,18 @@ async function runCompare(pathA: string, pathB: string, options: CompareOptions,
   if (options.data === undefined) throw new InputError("input.no-data", `compare needs --data <file>; ${NO_DATA_HINT}`);
   const { openModel } = await import("../../model/sources/open.ts");
   const { withActivations } = await import("../../model/fake-quant.ts");
-  const { tokenSample } = await import("../../model/inputs.ts");
-  const { loadCalibrationSequences } = await import("../../calibrate/samples.ts");
+  const { openSamples } = await import("../../calibrate/inputs/open.ts");
   const { compareModels, compareOnnx } = await import("../../model/compare.ts");
   const { ONNX_FAMILY } = await import("../../model/sources/onnx.ts");
   const a = withActivations(await openModel(pathA));
   const b = withActivations(await openModel(pathB));
-  const isArrays = a.facts.family === ONNX_FAMILY && b.facts.family === ONNX_FAMILY;
-  const arrays = isArrays ? await readArrays(options.data, a.inputs) : undefined;
-  const samples =
-    arrays === undefined
-      ? (await loadCalibrationSequences(a, options.data, sampleOptions(options))).map((ids) => tokenSample(a, ids))
-      : undefined;
+  const isOnnx = a.facts.family === ONNX_FAMILY && b.facts.family === ONNX_FAMILY;
+  const samples = await openSamples(a, options.data, sampleOptions(options));
   const engine = await openEngine(options, reporter);
   try {
     const run = { engine, signal: reporter.signal, onProgress: evaluationProgress(reporter) };
-    const outputs = arrays === undefined ? await compareModels(a, b, samples!, run) : await compareOnnx(a, b, arrays, run);
-    reporter.result({ a: pathA, b: pathB, ...(samples && { samples: samples.length }), outputs }, () =>
+    const outputs = isOnnx ? await compareOnnx(a, b, samples, run) : await compareModels(a, b, samples, run);
+    reporter.result({ a: pathA, b: pathB, samples: samples.length, outputs }, () =>
       formatTable(
         [
           { title: "output" },
@@ -64,22 +58,4 @@ async function runCompare(pathA: string, pathB: string, options: CompareOptions,
   } finally {
     await engine.close();
   }
-}
-
-/** Inputs of an ONNX model. @throws {InputError} `input.data` for a file that holds no named arrays. */
-async function readArrays(paths: readonly string[], inputs: readonly ValueType[]): Promise<ReadonlyMap<string, Tensor>> {
-  const [path = ""] = paths;
-  if (paths.length !== 1 || !path.endsWith(".npz")) {
-    const expected = inputs.map(({ name, dtype, shape }) => `${name} ${dtype} [${shape.join(", ")}]`);
-    throw new InputError(
-      "input.data",
-      `--data ${paths.join(" ")}: ONNX models are compared on one .npz file with their inputs by name: ${expected.join(", ")}`,
-      {
-        paths,
-        expected,
-      },
-    );
-  }
-  const { readNpz } = await import("../../formats/containers/npz/npz.ts");
-  return readNpz(path);
 }

@@ -13,6 +13,7 @@ export interface DataOptions {
   readonly seed?: string;
   readonly shuffle?: boolean;
   readonly packing?: string;
+  readonly roundInputs?: boolean;
 }
 
 /** What an error about missing data offers. */
@@ -21,13 +22,18 @@ export const NO_DATA_HINT =
 
 export function addDataOptions(command: Command): void {
   command
-    .option("--data <file|dir>", "text, jsonl, parquet or token ids (.json); repeatable", collect)
-    .option("--samples <n>", "sequences to use (default 128)")
+    .option(
+      "--data <file|dir>",
+      "text, jsonl, parquet or token ids (.json); for other models arrays (.npz, .npy, name=x.npy, .json, .jsonl) or images (.png, .jpg); repeatable",
+      collect,
+    )
+    .option("--samples <n>", "sequences, arrays' rows or images to use (default 128)")
     .option("--seq-len <n>", "tokens a sequence (default 512, at most the model's positions)")
     .option(
       "--packing <how>",
       "pack: documents joined and cut (default for text); truncate: one sequence a document (default for lists of ids)",
     )
+    .option("--round-inputs", "round arrays to the model's narrower floats (float64 to float32) where that changes values")
     .option("--shuffle", "draw sequences in an order given by --seed instead of from the start")
     .option("--seed <n>", "seed of everything random (default 0)");
 }
@@ -41,6 +47,8 @@ export interface SampleOptions {
   readonly packing?: "pack" | "truncate";
   readonly shuffle: boolean;
   readonly seed: number;
+  /** Left out: arrays are converted only where that changes no value. */
+  readonly roundInputs?: true;
 }
 
 /** @throws {InputError} `input.option` */
@@ -54,6 +62,7 @@ export function sampleOptions(options: DataOptions): SampleOptions {
     ...(options.seqLen === undefined ? {} : { sequenceLength: parseInteger("--seq-len", options.seqLen, 1, 2 ** 24) }),
     ...(packing === undefined ? {} : { packing }),
     shuffle: options.shuffle === true,
+    ...(options.roundInputs === true ? { roundInputs: true } : {}),
     seed: parseInteger("--seed", options.seed ?? "0", 0, 2 ** 32 - 1),
   };
 }

@@ -5,13 +5,13 @@
 import type { Command } from "commander";
 import { InputError } from "../../core/errors.ts";
 import { createReporter, type GlobalOptions, type Io, type Reporter } from "../io.ts";
-import { parseInteger } from "../options.ts";
+import { collect, parseInteger } from "../options.ts";
 import { addEngineOptions, openEngine, type EngineOptions } from "./engine-options.ts";
 
 interface RunOptions extends GlobalOptions, EngineOptions {
   readonly prompt?: string;
   readonly maxTokens?: string;
-  readonly inputs?: string;
+  readonly inputs?: readonly string[];
   readonly out?: string;
 }
 
@@ -20,6 +20,8 @@ Examples:
   $ bitwright run ./llama-w8a8 --prompt "In the beginning" --max-tokens 48
   $ bitwright run ./llama-w8a8 --inputs in.npz --out out.npz     # in: input_ids int64 [batch, tokens]; out: logits
   $ bitwright run model.onnx --inputs in.npz --out out.npz       # in: the graph's inputs; out: its outputs
+  $ bitwright run vit/onnx/model.onnx --inputs cat.png --out out.npz     # prepared as vit/preprocessor_config.json says
+  $ bitwright run model.onnx --inputs a=a.npy --inputs b=b.npy --out out.npz
 
 Names in the .npz files are those of the model's inputs and outputs. Positions, segments and masks that are not given
 are filled in.`;
@@ -30,7 +32,11 @@ export function addRun(program: Command, io: Io): void {
     .description("greedy text of a model or artifact, or its outputs for given inputs")
     .option("--prompt <text>", "text to continue")
     .option("--max-tokens <n>", "with --prompt: tokens to generate (default 64)")
-    .option("--inputs <file>", "arrays to run on: an .npz file with the model's inputs by name")
+    .option(
+      "--inputs <file>",
+      "arrays to run on: .npz or .json with the model's inputs by name, .npy or name=x.npy; an image or a folder of them; repeatable",
+      collect,
+    )
     .option("--out <file>", "with --inputs: .npz file for the model's outputs by name")
     .addHelpText("after", EXAMPLES);
   addEngineOptions(command);
@@ -83,12 +89,15 @@ function checkOptions({ prompt, maxTokens, inputs, out }: RunOptions): void {
   }
 }
 
-async function runOnInputs(path: string, inputs: string, out: string, options: RunOptions, reporter: Reporter): Promise<void> {
+async function runOnInputs(path: string, inputs: readonly string[], out: string, options: RunOptions, reporter: Reporter): Promise<void> {
   const { openModel } = await import("../../model/sources/open.ts");
   const { runInputs } = await import("../../model/run-inputs.ts");
   const { readNpz, writeNpz } = await import("../../formats/containers/npz/npz.ts");
-  const arrays = await readNpz(inputs);
+  const { readInputs } = await import("../../calibrate/inputs/open.ts");
   const model = await openModel(path);
+  const [first = ""] = inputs;
+  // Arrays are taken as they are, whatever their axes mean; everything else is made into what the model declares.
+  const arrays = inputs.length === 1 && first.endsWith(".npz") ? await readNpz(first) : await readInputs(model, inputs);
   const engine = await openEngine(options, reporter);
   try {
     const start = performance.now();

@@ -9,7 +9,7 @@ import type { Engine } from "../../model/engines/engine.ts";
 import type { Block, Model } from "../../model/model.ts";
 import { findAttention, type AttentionTaps } from "../../model/kv/cut.ts";
 import type { KvCode, KvScheme, StaticOp } from "../../model/kv/scheme.ts";
-import type { Sample } from "../../model/walk-types.ts";
+import type { Samples } from "../../model/sample-list.ts";
 import { findKeyRows } from "../transforms/reorder/key-rows.ts";
 import { absMaxKey, gainBefore, normKey } from "../transforms/reorder/keys.ts";
 import { searchOrder, sortedBy, type BlockRule } from "../transforms/reorder/search.ts";
@@ -17,7 +17,7 @@ import { needsCalibration, type KvSpec } from "./spec.ts";
 
 /** What a calibrated scheme runs. */
 export interface KvData {
-  readonly samples: readonly Sample[];
+  readonly samples: Samples;
   readonly engine: Engine;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: { readonly done: number; readonly total: number; readonly detail: string }) => void;

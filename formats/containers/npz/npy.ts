@@ -33,13 +33,19 @@ const DESCRIPTORS: ReadonlyMap<string, DType> = new Map([
 /** `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }` and nothing else; keys in any order. */
 const ENTRY = /^\s*'(descr|fortran_order|shape)'\s*:\s*('[^']*'|True|False|\((?:\s*\d+\s*(?:,|(?=\))))*\s*\))\s*(?:,|$)/;
 
+/** What the header of an array says, and where its data begins. */
+export interface NpyHeader {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly start: number;
+}
+
 /**
+ * @param bytes - the beginning of the file, its header at least.
  * @param where - for messages: file and entry.
- * @returns a view into `bytes`.
- * @throws {FormatError} `format.magic`, `format.field`, `format.truncated`, `format.limit`.
- * @throws {UnsupportedError} `unsupported.dtype` for other types and big-endian ones, `unsupported.format` for column-major order.
+ * @throws as {@link parseNpy}.
  */
-export function parseNpy(bytes: Uint8Array, where: string): Tensor {
+export function parseNpyHeader(bytes: Uint8Array, where: string): NpyHeader {
   if (bytes.byteLength < 10 || MAGIC.some((byte, i) => bytes[i] !== byte)) {
     throw new FormatError("format.magic", `${where} is not a .npy array: it does not begin with \\x93NUMPY`, { where });
   }
@@ -55,20 +61,27 @@ export function parseNpy(bytes: Uint8Array, where: string): Tensor {
   }
   if (bytes.byteLength < start + length) throw truncated(where, bytes.byteLength, start + length);
   const header = parseHeader(new TextDecoder("latin1").decode(bytes.subarray(start, start + length)), where);
-  const size = byteLength(header.dtype, header.shape);
-  const held = bytes.byteLength - start - length;
+  return { ...header, start: start + length };
+}
+
+/**
+ * @param where - for messages: file and entry.
+ * @returns a view into `bytes`.
+ * @throws {FormatError} `format.magic`, `format.field`, `format.truncated`, `format.limit`.
+ * @throws {UnsupportedError} `unsupported.dtype` for other types and big-endian ones, `unsupported.format` for column-major order.
+ */
+export function parseNpy(bytes: Uint8Array, where: string): Tensor {
+  const { dtype, shape, start } = parseNpyHeader(bytes, where);
+  const size = byteLength(dtype, shape);
+  const held = bytes.byteLength - start;
   if (held !== size) {
-    throw new FormatError(
-      "format.truncated",
-      `${where}: ${header.dtype} [${header.shape.join(", ")}] takes ${size} bytes, ${held} are there`,
-      {
-        where,
-        size,
-        held,
-      },
-    );
+    throw new FormatError("format.truncated", `${where}: ${dtype} [${shape.join(", ")}] takes ${size} bytes, ${held} are there`, {
+      where,
+      size,
+      held,
+    });
   }
-  return { ...header, bytes: bytes.subarray(start + length) };
+  return { dtype, shape, bytes: bytes.subarray(start) };
 }
 
 function truncated(where: string, held: number, wanted: number): FormatError {

@@ -7,12 +7,14 @@ import type { Tensor } from "../../../core/tensor.ts";
 import { replaceFile, writeFully } from "../atomic.ts";
 import { openFileSource } from "../bytes.ts";
 import type { ByteSource } from "../container.ts";
-import { npyBytes, parseNpy } from "./npy.ts";
-import { readZipDirectory, readZipEntry, zipParts } from "./zip.ts";
+import { npyBytes, parseNpy, parseNpyHeader, type NpyHeader } from "./npy.ts";
+import { readZipDirectory, readZipEntry, readZipHead, zipParts, type ZipEntry } from "./zip.ts";
 
 const ENDING = ".npy";
 /** Arrays are held in memory, so an archive may not unpack to more. */
 const MAX_TOTAL = 2 ** 32;
+/** Bytes of an array that hold its header, as numpy writes it for a few axes. */
+const HEAD = 4096;
 
 /**
  * All arrays of a file, in its order.
@@ -31,18 +33,36 @@ export async function readNpz(path: string): Promise<Map<string, Tensor>> {
 
 /** As {@link readNpz}, of bytes anywhere. */
 export async function parseNpz(source: ByteSource): Promise<Map<string, Tensor>> {
+  const tensors = new Map<string, Tensor>();
+  for (const { entry, name, where } of await listArrays(source)) tensors.set(name, parseNpy(await readZipEntry(source, entry), where));
+  return tensors;
+}
+
+/** Dtypes and shapes of a file's arrays; no more than the beginning of each is read. @throws as {@link readNpz}. */
+export async function readNpzHeaders(path: string): Promise<Map<string, NpyHeader>> {
+  const source = await openFileSource(path);
+  try {
+    const headers = new Map<string, NpyHeader>();
+    for (const { entry, name, where } of await listArrays(source)) {
+      headers.set(name, parseNpyHeader(await readZipHead(source, entry, HEAD), where));
+    }
+    return headers;
+  } finally {
+    await source.close();
+  }
+}
+
+async function listArrays(source: ByteSource): Promise<readonly { entry: ZipEntry; name: string; where: string }[]> {
   const entries = await readZipDirectory(source);
   const total = entries.reduce((sum, { size }) => sum + size, 0);
   if (total > MAX_TOTAL) {
     throw new FormatError("format.limit", `${source.name} unpacks to ${total} bytes; at most ${MAX_TOTAL} are read`, { total });
   }
-  const tensors = new Map<string, Tensor>();
-  for (const entry of entries) {
+  return entries.map((entry) => {
     const where = `${source.name}: ${entry.name}`;
     if (!entry.name.endsWith(ENDING)) throw new FormatError("format.field", `${where} is not a ${ENDING} array`, { entry: entry.name });
-    tensors.set(entry.name.slice(0, -ENDING.length), parseNpy(await readZipEntry(source, entry), where));
-  }
-  return tensors;
+    return { entry, name: entry.name.slice(0, -ENDING.length), where };
+  });
 }
 
 /**

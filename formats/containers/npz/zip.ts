@@ -3,7 +3,7 @@
  * (PKWARE APPNOTE 6.3, sections 4.3 to 4.5).
  * @module
  */
-import { crc32, inflateRawSync } from "node:zlib";
+import { constants, crc32, inflateRawSync } from "node:zlib";
 import { FormatError, UnsupportedError } from "../../../core/errors.ts";
 import type { ByteSource } from "../container.ts";
 
@@ -76,19 +76,44 @@ export async function readZipDirectory(source: ByteSource): Promise<readonly Zip
 /** The content of an entry, its checksum checked. @throws as {@link readZipDirectory}, and `format.checksum`. */
 export async function readZipEntry(source: ByteSource, entry: ZipEntry): Promise<Uint8Array> {
   const where = `${source.name}: ${entry.name}`;
-  if (entry.offset + 30 > source.size) throw outside(source.name, entry.name, entry.offset + 30, source.size);
-  const header = await source.read(entry.offset, 30);
-  const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
-  if (view.getUint32(0, true) !== LOCAL) throw broken(source.name, `${entry.name} has no header at byte ${entry.offset}`);
-  const start = entry.offset + 30 + view.getUint16(26, true) + view.getUint16(28, true);
-  if (start + entry.packed > source.size) throw outside(source.name, entry.name, start + entry.packed, source.size);
-  const packed = await source.read(start, entry.packed);
+  const packed = await source.read(await findContent(source, entry), entry.packed);
   const content = entry.method === "stored" ? packed : inflate(packed, entry.size, where);
   if (content.byteLength !== entry.size) {
     throw new FormatError("format.truncated", `${where} has ${content.byteLength} bytes; ${entry.size} were stored`, { where });
   }
   if (crc32(content) !== entry.crc) throw new FormatError("format.checksum", `${where} is damaged (CRC-32)`, { where });
   return content;
+}
+
+/** The first bytes of an entry, at most `length`; its checksum is not checked. @throws as {@link readZipDirectory}. */
+export async function readZipHead(source: ByteSource, entry: ZipEntry, length: number): Promise<Uint8Array> {
+  const start = await findContent(source, entry);
+  const wanted = Math.min(length, entry.size);
+  // What does not compress grows by a few bytes; a header is short and does.
+  const packed = await source.read(start, Math.min(entry.packed, length));
+  if (entry.method === "stored") return packed.subarray(0, wanted);
+  return inflateHead(packed, wanted, `${source.name}: ${entry.name}`);
+}
+
+/** Where the content of an entry begins in the file. */
+async function findContent(source: ByteSource, entry: ZipEntry): Promise<number> {
+  if (entry.offset + 30 > source.size) throw outside(source.name, entry.name, entry.offset + 30, source.size);
+  const header = await source.read(entry.offset, 30);
+  const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
+  if (view.getUint32(0, true) !== LOCAL) throw broken(source.name, `${entry.name} has no header at byte ${entry.offset}`);
+  const start = entry.offset + 30 + view.getUint16(26, true) + view.getUint16(28, true);
+  if (start + entry.packed > source.size) throw outside(source.name, entry.name, start + entry.packed, source.size);
+  return start;
+}
+
+/** A few kilobytes of deflated data unpack to a few megabytes at most. */
+function inflateHead(packed: Uint8Array, length: number, where: string): Uint8Array {
+  try {
+    return inflateRawSync(packed, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, length);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new FormatError("format.field", `${where} does not inflate: ${reason}`, { where }, { cause });
+  }
 }
 
 function inflate(packed: Uint8Array, size: number, where: string): Uint8Array {
