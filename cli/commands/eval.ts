@@ -49,7 +49,7 @@ export function addEval(program: Command, io: Io): void {
     .option("--logits-out <file>", "with --ids: safetensors file for logits.0 [tokens, vocab], logits.1, ...")
     .option("--kv <scheme>", "store keys and values in a format while evaluating, e.g. bfp12:block=32,v=f16; see below")
     .option("--calibration-data <file>", "text for the statistics of --kv (centre=mean, order=score|absmax); repeatable", collect)
-    .option("--samples <n>", "with --calibration-data: sequences to use (default 32)")
+    .option("--samples <n>", "with --calibration-data: sequences to use (default 16)")
     .option("--seq-len <n>", "with --calibration-data: tokens a sequence (default 512, at most the model's positions)")
     .addHelpText("after", EXAMPLES);
   addEngineOptions(command);
@@ -116,7 +116,7 @@ async function runEval(path: string, options: EvalOptions, io: Io): Promise<void
 }
 
 /** Sequences for the statistics of a cache when nothing is said: their mean and order hardly move beyond. */
-const CACHE_SAMPLES = 32;
+const CACHE_SAMPLES = 16;
 
 /** The model with a cache as `--kv` says in every attention. */
 async function openCache(

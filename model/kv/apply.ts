@@ -31,7 +31,7 @@ export interface CacheUse {
 export interface CachedModel {
   readonly model: Model;
   /** Counted so far: call it when the run is over. */
-  use(): CacheUse;
+  readonly use: () => CacheUse;
 }
 
 /**

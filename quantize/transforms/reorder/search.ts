@@ -37,7 +37,7 @@ const RANDOM_STARTS = 1;
 /** Sweeps over all exchanges at most; each one lowers the error, so this bounds time, not quality. */
 const MAX_SWEEPS = 24;
 /** Exponents below the largest of all that are told apart; what lies lower never sets a step that matters. */
-const LEVELS = 24;
+const LEVELS = 16;
 
 /**
  * The order that `order=score` asks for.
@@ -76,7 +76,7 @@ export function orderCost(sample: ChannelSample, rule: BlockRule, order: Int32Ar
 
 /** Channels by falling key; equal keys keep their order. */
 export function sortedBy(keys: ArrayLike<number>): Int32Array {
-  return Int32Array.from(keys, (_, c) => c).sort((a, b) => keys[b]! - keys[a]! || a - b);
+  return Int32Array.from(keys, (_, c) => c).toSorted((a, b) => keys[b]! - keys[a]! || a - b);
 }
 
 function rootMeanSquare({ channels, values }: ChannelSample): Float64Array {
