@@ -626,19 +626,26 @@ function e2m1Rows(x: usize, rows: i32, cols: i32, codes: usize, stride: i32, sca
   return <u32>most << 16;
 }
 
-/** 8 codes of small floats of bf16 patterns, in 16-bit lanes. */
+/** 8 codes of small floats of bf16 patterns, without sign, in 16-bit lanes. */
 // @ts-ignore: decorator
 @inline
-function pattern8(p: v128, drop: i32, half: v128, base: v128, most: v128, down: i32, sign: v128): v128 {
-  let a = v128.and(p, i16x8.splat(0x7fff));
-  a = i16x8.shr_u(i16x8.add(i16x8.add(a, half), v128.and(i16x8.shr_u(a, drop), i16x8.splat(1))), drop);
-  return v128.or(i16x8.min_s(i16x8.sub_sat_u(a, base), most), v128.and(i16x8.shr_u(p, down), sign));
+function pattern8(p: v128, drop: i32, half: v128, base: v128): v128 {
+  const a = v128.and(p, i16x8.splat(0x7fff));
+  return i16x8.sub_sat_u(i16x8.shr_u(i16x8.add(i16x8.add(a, half), v128.and(i16x8.shr_u(a, drop), i16x8.splat(1))), drop), base);
+}
+
+/** 16 codes of two such vectors, with the signs of their patterns. */
+// @ts-ignore: decorator
+@inline
+function signed16(a: v128, b: v128, p: v128, q: v128, most: v128, sign: v128): v128 {
+  const signs = v128.and(i8x16.narrow_i16x8_s(i16x8.shr_s(p, 15), i16x8.shr_s(q, 15)), sign);
+  return v128.or(i8x16.min_u(i8x16.narrow_i16x8_u(a, b), most), signs);
 }
 
 /** 8 codes by way of f32, where subnormal elements are many. */
 // @ts-ignore: decorator
 @inline
-function float8(p: v128, factor: v128, least4: v128, shift4: v128, exponent4: v128, offset: v128, most: v128, m: i32, down: i32, sign: v128): v128 {
+function float8(p: v128, factor: v128, least4: v128, shift4: v128, exponent4: v128, offset: v128, m: i32): v128 {
   const y = v128.and(p, i16x8.splat(0x7fff));
   const a = f32x4.mul(low4(y), factor);
   const b = f32x4.mul(high4(y), factor);
@@ -648,8 +655,7 @@ function float8(p: v128, factor: v128, least4: v128, shift4: v128, exponent4: v1
   const cb = i32x4.add(eb, shift4);
   const ra = i32x4.add(i32x4.sub(f32x4.add(a, ca), ca), i32x4.shr_u(ea, 23 - m));
   const rb = i32x4.add(i32x4.sub(f32x4.add(b, cb), cb), i32x4.shr_u(eb, 23 - m));
-  const code = i16x8.min_s(i16x8.sub(i16x8.narrow_i32x4_s(ra, rb), offset), most);
-  return v128.or(code, v128.and(i16x8.shr_u(p, down), sign));
+  return i16x8.sub(i16x8.narrow_i32x4_s(ra, rb), offset);
 }
 
 /** As intRows, for MXFP8 and MXFP6. `m` mantissa bits of codes of `width` bits: constants, so that shifts are immediate. */
@@ -661,9 +667,8 @@ function floatRows(m: i32, width: i32, x: usize, rows: i32, cols: i32, codes: us
   const one = i16x8.splat(1);
   const drop = 7 - m;
   const half = i16x8.splat(<i16>((<i32>1 << <i32>(drop - 1)) - <i32>1));
-  const most = i16x8.splat(<i16>topCode);
-  const sign = i16x8.splat(<i16>(<i32>1 << <i32>(width - 1)));
-  const down = 16 - width;
+  const most = i8x16.splat(<i8>topCode);
+  const sign = i8x16.splat(<i8>(<i32>1 << <i32>(width - 1)));
   const least4 = i32x4.splat(least);
   const shift4 = i32x4.splat((23 - m) << 23);
   const exponent4 = i32x4.splat(EXPONENT);
@@ -694,20 +699,22 @@ function floatRows(m: i32, width: i32, x: usize, rows: i32, cols: i32, codes: us
       if (hasSmall) {
         const factor = f32x4.splat(reinterpret<f32>((127 - s) << 23));
         for (let i = 0; i < MX_BLOCK; i += 16) {
-          const a = float8(v128.load(x), factor, least4, shift4, exponent4, offset, most, m, down, sign);
-          const b = float8(v128.load(x, 16), factor, least4, shift4, exponent4, offset, most, m, down, sign);
-          v128.store(out, i8x16.narrow_i16x8_u(a, b));
+          const p = v128.load(x);
+          const q = v128.load(x, 16);
+          const a = float8(p, factor, least4, shift4, exponent4, offset, m);
+          const b = float8(q, factor, least4, shift4, exponent4, offset, m);
+          v128.store(out, signed16(a, b, p, q, most, sign));
           x += 32;
           out += 16;
         }
       } else {
         const base = i16x8.splat(<i16>((field - 1) << m));
-        const a = pattern8(v128.load(x), drop, half, base, most, down, sign);
-        const b = pattern8(v128.load(x, 16), drop, half, base, most, down, sign);
-        v128.store(out, i8x16.narrow_i16x8_u(a, b));
-        const c = pattern8(v128.load(x, 32), drop, half, base, most, down, sign);
-        const d = pattern8(v128.load(x, 48), drop, half, base, most, down, sign);
-        v128.store(out, i8x16.narrow_i16x8_u(c, d), 16);
+        const p = v128.load(x);
+        const q = v128.load(x, 16);
+        v128.store(out, signed16(pattern8(p, drop, half, base), pattern8(q, drop, half, base), p, q, most, sign));
+        const t = v128.load(x, 32);
+        const u = v128.load(x, 48);
+        v128.store(out, signed16(pattern8(t, drop, half, base), pattern8(u, drop, half, base), t, u, most, sign), 16);
         x += 64;
         out += 32;
       }

@@ -11,6 +11,7 @@
  */
 import type { Arithmetic } from "../../core/dialect.ts";
 import { InputError, NumericError } from "../../core/errors.ts";
+import { encodeFloat } from "../../core/float.ts";
 import { packedLength } from "../../core/pack.ts";
 import type { ScaleRule } from "../../core/scheme.ts";
 import { elementFacts, type BlockFormat } from "../../core/blocks/format.ts";
@@ -120,7 +121,7 @@ function configured(workspace: Workspace, coding: BlockCoding): BlocksKernel {
     kernel.configure(kind, element.bits, fractionBits, 0, 2 ** (element.bits - 1) - 1, 0, maxExponent, limit, search);
   else {
     const { bias, mantissaBits } = float!;
-    const topCode = elementValues(format)!.indexOf(max);
+    const topCode = encodeFloat(float!, max);
     kernel.configure(kind, blockBits(format), mantissaBits, 128 - bias, topCode, max, maxExponent, limit, search);
   }
   if (format.family === "nvfp4") {
