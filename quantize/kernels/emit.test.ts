@@ -51,7 +51,7 @@ function artifact(format: BlockFormat): { directory: string; codes: Uint8Array; 
     cols,
     format,
   );
-  const codes = packElements(quantized.codes.data as Int8Array, rows, cols, blockBits(format));
+  const codes = packElements(quantized.codes.data, rows, cols, blockBits(format));
   const scales = encodeScales(format, quantized.scales);
   const divisor = quantized.globalScale === undefined ? new Uint8Array(0) : new Uint8Array(Float32Array.of(quantized.globalScale).buffer);
   const directory = mkdtempSync(join(folder, "artifact-"));
@@ -176,7 +176,7 @@ test.skipIf(!hasCompiler)("the C twin gives codes, scales, values and products o
   const next = (length: number): Uint8Array => new Uint8Array(output.subarray(at, (at += length)));
   for (const { format, rule, rows, cols, x } of cases) {
     const expected = quantizeBlocks(x, rows, cols, format, { rule, ...(format === NVFP4 ? { globalScale: 1.7 } : {}) });
-    const codes = packElements(expected.codes.data as Int8Array, rows, cols, blockBits(format));
+    const codes = packElements(expected.codes.data, rows, cols, blockBits(format));
     const scales = encodeScales(format, expected.scales);
     const label = `${format.name} ${format.block} ${rule} ${rows}x${cols}`;
     expect([label, next(codes.length)]).toEqual([label, codes]);
