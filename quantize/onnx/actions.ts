@@ -36,7 +36,7 @@ export interface ChosenSite {
 }
 
 /** Weights below this many values cost more in nodes and scales than they save. */
-const SMALL_WEIGHT = 256;
+const SMALL_WEIGHT = 16;
 
 /**
  * Choose actions.

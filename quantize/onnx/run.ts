@@ -27,6 +27,7 @@ import { convertToFloat16 } from "./rewrites/float16.ts";
 import { quantizeToBnb4 } from "./rewrites/bnb4.ts";
 import { loadOnnxSamples, type OnnxSample } from "./samples.ts";
 import { needsSamples } from "./settings.ts";
+import type { SmoothedValue } from "./smooth.ts";
 import { compareOutputs, verifyOnnx, type OutputComparison } from "./verify.ts";
 import { schemeName } from "../../core/scheme.ts";
 
@@ -73,7 +74,8 @@ export async function quantizeOnnx(source: string | OnnxModel, options: Quantize
     const files = await writeModel(model, prepared, output, options);
     const recorded = planOnnxOf(prepared, { ...options, workers: 1 }, choices);
     const final = { ...recorded, sites: choices.map(sitePlanOf), notes: [...prepared.notes, ...decisions.notes] };
-    const sites = choices.map((choice) => siteReport(choice, context));
+    const outliers = new Map(decisions.smoothed.map((value) => [value.input, value]));
+    const sites = prepared.choices.map(({ site }, i) => siteReport(choices[i]!, context, outliers.get(site.input)));
     await finishFiles(files, final, sites, prepared, output);
     const written = join(output.directory, files[0]!);
     const verified = await verifyOnnx(output.directory, { engine });
@@ -197,7 +199,7 @@ async function finishFiles(
   await publish(directory, [...names, MANIFEST_FILE]);
 }
 
-function siteReport(choice: ChosenSite, context: RewriteContext): SiteReport {
+function siteReport(choice: ChosenSite, context: RewriteContext, smoothed: SmoothedValue | undefined): SiteReport {
   const plan = sitePlanOf(choice);
   const parts = [
     plan.weight === undefined ? "float" : schemeName(plan.weight),
@@ -207,6 +209,7 @@ function siteReport(choice: ChosenSite, context: RewriteContext): SiteReport {
     name: plan.name,
     scheme: parts.join(", "),
     sqnr: context.sqnr(plan.name),
+    ...(smoothed && plan.weight !== undefined && { outlierBefore: smoothed.outlierBefore, outlierAfter: smoothed.outlierAfter }),
     ...(plan.reason !== undefined && { note: plan.reason }),
   };
 }

@@ -3,7 +3,14 @@
  * @module
  */
 import { fromFloat32 } from "../../../core/tensor.ts";
-import type { OnnxAttribute, OnnxGraph, OnnxModel, OnnxNode, OnnxValueInfo } from "../../../formats/containers/onnx/model.ts";
+import type {
+  OnnxAttribute,
+  OnnxGraph,
+  OnnxModel,
+  OnnxNode,
+  OnnxSparseTensor,
+  OnnxValueInfo,
+} from "../../../formats/containers/onnx/model.ts";
 import { makeLazyOnnxTensor, readFloat32, type OnnxTensor } from "../../../formats/containers/onnx/tensor.ts";
 import { bodiesOf } from "../../../model/onnx/bodies.ts";
 import { inlineFunctions } from "../../../model/onnx/inline.ts";
@@ -118,7 +125,7 @@ class Converter {
     const floatInputs = graph.inputs.filter(({ name, dtype }) => dtype === "F32" && !graph.initializers.has(name));
     for (const { name } of floatInputs) {
       const half = this.#fresh(`${name}_float16`);
-      before.push(makeNode("Cast", [name], [half], { to: FLOAT16 }));
+      before.push(this.#cast(name, half, FLOAT16));
       renames.set(name, half);
     }
     const halves = new Set(renames.values());
@@ -134,7 +141,7 @@ class Converter {
       if (!scope.isHalf(value)) continue;
       const half = renames.has(name) ? value : this.#fresh(`${name}_float16`);
       produced.set(name, half);
-      after.push(makeNode("Cast", [half], [name], { to: FLOAT }));
+      after.push(this.#cast(half, name, FLOAT));
     }
     const moved = new Map([...produced].filter(([from, to]) => from !== to && !renames.has(from)));
     const initializers = new Map<string, OnnxTensor>();
@@ -159,7 +166,12 @@ class Converter {
     const nodes: OnnxNode[] = [];
     for (const node of graph.nodes) nodes.push(...this.#node(node, scope, renames));
     const { valueInfos: _, ...rest } = graph;
-    return { ...rest, nodes, initializers };
+    return {
+      ...rest,
+      nodes,
+      initializers,
+      ...(graph.sparseInitializers && { sparseInitializers: this.#sparse(graph.sparseInitializers, scope) }),
+    };
   }
 
   #inner(graph: OnnxGraph, outer: Scope, renames: ReadonlyMap<string, string>): OnnxGraph {
@@ -188,13 +200,19 @@ class Converter {
     if (hasGraphs) return [this.#control(node, scope, renames)];
     if (node.op === "ConstantOfShape" && node.domain === "") return [this.#filled(node, scope)];
     const known = node.domain === "" || node.domain === "ai.onnx" || node.domain === "com.microsoft";
-    if (!known || FLOAT32_OPERATORS.has(node.op) || this.#keep.has(node.op)) return this.#around(node, scope);
+    if (
+      !known ||
+      FLOAT32_OPERATORS.has(node.op) ||
+      /^(?:QLinear|QGemm|QAttention|DynamicQuantize|MatMulIntegerToFloat)/.test(node.op) ||
+      this.#keep.has(node.op)
+    )
+      return this.#around(node, scope);
     const pinned = FLOAT32_INPUTS.get(node.op) ?? [];
     const before: OnnxNode[] = [];
     const inputs = node.inputs.map((name, slot) => {
       if (!pinned.includes(slot) || !scope.isHalf(name)) return name;
       const wide = this.#fresh(`${name}_float32`);
-      before.push(makeNode("Cast", [name], [wide], { to: FLOAT }));
+      before.push(this.#cast(name, wide, FLOAT));
       return wide;
     });
     const halves = node.inputs.some((name) => name !== "" && scope.isHalf(name));
@@ -209,7 +227,7 @@ class Converter {
     const inputs = node.inputs.map((name) => {
       if (name === "" || !scope.isHalf(name)) return name;
       const wide = this.#fresh(`${name}_float32`);
-      before.push(makeNode("Cast", [name], [wide], { to: FLOAT }));
+      before.push(this.#cast(name, wide, FLOAT));
       return wide;
     });
     const isFloat = before.length > 0 && !INTEGER_RESULTS.has(node.op);
@@ -220,7 +238,7 @@ class Converter {
         return name;
       }
       const wide = this.#fresh(`${name}_float32`);
-      after.push(makeNode("Cast", [wide], [name], { to: FLOAT16 }));
+      after.push(this.#cast(wide, name, FLOAT16));
       scope.halves.add(name);
       return wide;
     });
@@ -235,6 +253,9 @@ class Converter {
       if (attribute.kind === "tensor" && attribute.value.dtype === "F32") {
         isHalf = true;
         attributes.set(name, { kind: "tensor", value: this.#half(output, attribute.value) });
+      } else if (attribute.kind === "sparse_tensor" && attribute.value.values.dtype === "F32") {
+        isHalf = true;
+        attributes.set(name, { kind: "sparse_tensor", value: { ...attribute.value, values: this.#half(output, attribute.value.values) } });
       } else if (name === "value_float" && attribute.kind === "float") {
         isHalf = true;
         attributes.set("value", { kind: "tensor", value: halfTensor(Float32Array.of(attribute.value), []) });
@@ -291,6 +312,16 @@ class Converter {
     return { ...node, attributes };
   }
 
+  #sparse(tensors: ReadonlyMap<string, OnnxSparseTensor>, scope: Scope): ReadonlyMap<string, OnnxSparseTensor> {
+    return new Map(
+      [...tensors].map(([name, tensor]) => {
+        const isFloat = tensor.values.dtype === "F32";
+        (isFloat ? scope.halves : scope.others).add(name);
+        return [name, isFloat ? { ...tensor, values: this.#half(name, tensor.values) } : tensor];
+      }),
+    );
+  }
+
   #half(name: string, tensor: OnnxTensor): OnnxTensor {
     const read = async (): Promise<Uint8Array> => {
       const { bytes, clipped, flushed } = toHalf(await readFloat32(tensor));
@@ -299,6 +330,10 @@ class Converter {
     };
     const lazy = makeLazyOnnxTensor("F16", tensor.shape, read);
     return tensor.external === undefined ? lazy : { ...lazy, external: tensor.external };
+  }
+
+  #cast(from: string, to: string, type: number): OnnxNode {
+    return { ...makeNode("Cast", [from], [to], { to: type }), name: this.#fresh(`${to}_Cast`) };
   }
 
   #fresh(base: string): string {
