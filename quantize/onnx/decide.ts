@@ -10,7 +10,7 @@ import { findOnnxSites } from "../../model/onnx/sites.ts";
 import { observeOnnx, type Observed, type ObserveOptions, type OnnxTap } from "./observe.ts";
 import type { PreparedOnnx } from "./prepare.ts";
 import { chooseRange, needsHistogram } from "./ranges.ts";
-import type { OnnxSample } from "./samples.ts";
+import type { OnnxSamples } from "./samples.ts";
 import { activationScale, type ActivationScale } from "./scales.ts";
 import type { OnnxSettings } from "./settings.ts";
 import { smoothGroups, smoothModel, type SmoothedValue } from "./smooth.ts";
@@ -29,7 +29,7 @@ export interface OnnxDecisions {
 /** Decide, running the samples where the recipe asks for it. @throws as `observeOnnx`. */
 export async function decideOnnx(
   prepared: PreparedOnnx,
-  samples: readonly OnnxSample[],
+  samples: OnnxSamples,
   engine: Engine,
   options: QuantizeOptions,
 ): Promise<OnnxDecisions> {
@@ -76,7 +76,7 @@ async function staticScales(
   model: OnnxModel,
   choices: readonly ChosenSite[],
   settings: OnnxSettings,
-  samples: readonly OnnxSample[],
+  samples: OnnxSamples,
   runs: ObserveOptions,
 ): Promise<ReadonlyMap<string, ActivationScale>> {
   const values = new Set(choices.flatMap(({ site, action }) => (action.kind === "static" ? [site.input] : [])));

@@ -6,10 +6,9 @@ import { histogram as histogramStatistic } from "../../calibrate/statistics/hist
 import { InputError, NumericError, throwIfAborted } from "../../core/errors.ts";
 import type { OnnxModel } from "../../formats/containers/onnx/model.ts";
 import type { Engine, HostTensor } from "../../model/engines/engine.ts";
-import { onnxFeeds } from "../../model/onnx/run.ts";
 import { onnxToModel } from "../../model/sources/onnx.ts";
 import type { ProgressEvent } from "../types.ts";
-import type { OnnxSample } from "./samples.ts";
+import type { OnnxSamples } from "./samples.ts";
 import type { SeenValue } from "./ranges.ts";
 
 /** A value to look at. */
@@ -42,7 +41,7 @@ export interface ObserveOptions {
  */
 export async function observeOnnx(
   model: OnnxModel,
-  samples: readonly OnnxSample[],
+  samples: OnnxSamples,
   taps: readonly OnnxTap[],
   { engine, signal, onProgress, path }: ObserveOptions,
 ): Promise<ReadonlyMap<string, Observed>> {
@@ -50,11 +49,13 @@ export async function observeOnnx(
   const folds = new Map(taps.map((tap) => [tap.value, new Fold(tap)]));
   const compiled = await engine.compile(whole.blocks[0]!.graph, { outputs: [...folds.keys()] });
   try {
-    for (const [i, sample] of samples.entries()) {
+    let done = 0;
+    for await (const { inputs, samples: count } of samples.runs()) {
       throwIfAborted(signal);
-      const values = await compiled.run(onnxFeeds(whole, sample));
+      const values = await compiled.run(inputs);
       for (const [name, fold] of folds) fold.update(values[name]!);
-      onProgress?.({ phase: "calibrate", done: i + 1, total: samples.length, unit: "blocks", detail: "samples" });
+      done += count;
+      onProgress?.({ phase: "calibrate", done, total: samples.length, unit: "blocks", detail: "samples" });
     }
   } finally {
     await compiled.release();

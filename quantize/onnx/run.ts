@@ -4,6 +4,7 @@
  */
 import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
+import type { OpenSamplesOptions } from "../../calibrate/inputs/open.ts";
 import { InputError, throwIfAborted, VerifyError } from "../../core/errors.ts";
 import { version } from "../../core/version.ts";
 import { writeFileAtomic } from "../../formats/containers/atomic.ts";
@@ -21,11 +22,11 @@ import { claimOutput, finishOutput, PARTIAL, publish, type ClaimedOutput } from 
 import type { Plan, QuantizeOptions, QuantizeReport, SiteReport } from "../types.ts";
 import { rewriteSite, sitePlanOf, type ChosenSite } from "./actions.ts";
 import { decideOnnx, type OnnxDecisions } from "./decide.ts";
-import { onnxSource, planOnnxOf, prepareOnnx, type PreparedOnnx, DEFAULT_SAMPLES } from "./prepare.ts";
+import { onnxSource, planOnnxOf, prepareOnnx, type PreparedOnnx } from "./prepare.ts";
 import { RewriteContext } from "./rewrites/context.ts";
 import { convertToFloat16 } from "./rewrites/float16.ts";
 import { quantizeToBnb4 } from "./rewrites/bnb4.ts";
-import { loadOnnxSamples, type OnnxSample } from "./samples.ts";
+import { loadOnnxSamples, NO_SAMPLES } from "./samples.ts";
 import { needsSamples } from "./settings.ts";
 import type { SmoothedValue } from "./smooth.ts";
 import { compareOutputs, verifyOnnx, type OutputComparison } from "./verify.ts";
@@ -59,8 +60,8 @@ export async function quantizeOnnx(source: string | OnnxModel, options: Quantize
   await checkBudgets(plan, options);
   const samples =
     options.data === undefined || options.data.length === 0
-      ? []
-      : await loadOnnxSamples(prepared.source, options.data, options.samples ?? DEFAULT_SAMPLES);
+      ? NO_SAMPLES
+      : await loadOnnxSamples(prepared.source, options.data, sampleOptions(options));
   const output = await claimOutput({
     directory: options.out,
     key: await keyOf(prepared, options),
@@ -101,14 +102,26 @@ function requireData({ data, recipe }: QuantizeOptions): void {
   );
 }
 
+function sampleOptions({ samples, sequenceLength, packing, shuffle, roundInputs, signal, recipe }: QuantizeOptions): OpenSamplesOptions {
+  return {
+    ...(samples !== undefined && { samples }),
+    ...(sequenceLength !== undefined && { sequenceLength }),
+    ...(packing !== undefined && { packing }),
+    ...(shuffle !== undefined && { shuffle }),
+    ...(roundInputs !== undefined && { roundInputs }),
+    ...(signal !== undefined && { signal }),
+    seed: recipe.seed ?? 0,
+  };
+}
+
 /** Equal keys, equal bytes. */
-async function keyOf({ file, fileName, sourceBytes }: PreparedOnnx, { recipe, data, samples }: QuantizeOptions): Promise<string> {
+async function keyOf({ file, fileName, sourceBytes }: PreparedOnnx, options: QuantizeOptions): Promise<string> {
   const facts = file === undefined ? undefined : await stat(file);
   const parts = {
     version: version(),
-    recipe,
-    data: data?.map((path) => resolve(path)),
-    samples,
+    recipe: options.recipe,
+    data: options.data?.map((path) => resolve(path)),
+    samples: { ...sampleOptions(options), signal: undefined },
     fileName,
     sourceBytes,
     modified: facts?.mtimeMs,
@@ -265,5 +278,3 @@ function gate(report: QuantizeReport, { cosine }: OutputComparison, options: Qua
 export async function isOnnxSource(source: string | Model): Promise<boolean> {
   return (await onnxSource(source)) !== undefined;
 }
-
-export type { OnnxSample };

@@ -17,7 +17,7 @@ import { findQuantizedSites } from "../../model/onnx/sites.ts";
 import { onnxToModel, openOnnxModel } from "../../model/sources/onnx.ts";
 import { hashFile, readManifest } from "../manifest.ts";
 import type { VerifyReport } from "../types.ts";
-import type { OnnxSample } from "./samples.ts";
+import type { OnnxSamples } from "./samples.ts";
 
 export interface VerifyOnnxOptions {
   readonly engine?: Engine;
@@ -105,7 +105,7 @@ const COMPARED_RUNS = 16;
 export async function compareOutputs(
   source: Model,
   path: string,
-  samples: readonly OnnxSample[],
+  samples: OnnxSamples,
   engine: Engine,
   signal: AbortSignal | undefined,
 ): Promise<OutputComparison> {
@@ -114,26 +114,26 @@ export async function compareOutputs(
   await model.close();
   const artifact = onnxToModel(model, path);
   const cosines: number[] = [];
-  const some = samples.slice(0, COMPARED_RUNS);
+  let runs = 0;
   await withCompiled(engine, [source, artifact], async ([before, after]) => {
-    for (const sample of some) {
+    for await (const { inputs } of samples.runs()) {
       throwIfAborted(signal);
-      const feeds = onnxFeeds(source, sample);
-      const [a, b] = [await before!.run(feeds), await after!.run(feeds)];
+      const [a, b] = [await before!.run(inputs), await after!.run(inputs)];
       for (const output of source.outputs) {
         const found = cosine(floats(a[output]!), floats(b[output]!));
         if (found !== undefined) cosines.push(found);
       }
+      if (++runs === COMPARED_RUNS) break;
     }
   });
-  if (cosines.length === 0) return { samples: some.length, notes: [] };
+  if (cosines.length === 0) return { samples: runs, notes: [] };
   const mean = cosines.reduce((sum, value) => sum + value, 0) / cosines.length;
   const worst = Math.min(...cosines);
   return {
-    samples: some.length,
+    samples: runs,
     cosine: mean,
     worst,
-    notes: [`outputs beside the source's on ${some.length} runs of the data: mean cosine ${mean.toFixed(5)}, worst ${worst.toFixed(5)}`],
+    notes: [`outputs beside the source's on ${runs} runs of the data: mean cosine ${mean.toFixed(5)}, worst ${worst.toFixed(5)}`],
   };
 }
 
