@@ -12,7 +12,7 @@ import type { Samples } from "../model/sample-list.ts";
 import { walk } from "../model/walk.ts";
 import type { BlockContext, WalkProgress } from "../model/walk-types.ts";
 import { fingerprintModel } from "./fingerprint.ts";
-import { observeValues, type Observation } from "./observation.ts";
+import { observeValues, Reductions, type Observation, type ObservedGraph } from "./observation.ts";
 import type { Statistic } from "./statistic.ts";
 import { findStatistic } from "./statistics/index.ts";
 
@@ -108,6 +108,7 @@ export async function calibrate(model: Model, samples: Samples, options: Calibra
   const engine = options.engine ?? (await createEngine("auto", { threads: REPRODUCIBLE_THREADS }));
   const tensors = new Map<string, Tensor>();
   const instruments = new InstrumentCache(statistics);
+  const reductions = new Reductions(engine);
   let tokens = 0;
   let folds: BlockFolds | undefined;
   try {
@@ -121,9 +122,9 @@ export async function calibrate(model: Model, samples: Samples, options: Calibra
           folds = new BlockFolds(observed[index]!, statistics, instruments.get(block.graph, observed[index]!));
           return { graph: folds.instrument.graph, outputs: folds.instrument.outputs };
         },
-        observe(context, batch, values) {
+        async observe(context, batch, values) {
           if (context.index === first) tokens += context.batchTokens(batch);
-          folds!.update(context, values);
+          folds!.update(context, await reductions.apply(folds!.instrument, values));
           if (batch === context.batches - 1) folds!.finish(tensors);
         },
       },
@@ -142,6 +143,7 @@ export async function calibrate(model: Model, samples: Samples, options: Calibra
       }),
     });
   } finally {
+    await reductions.release();
     if (options.engine === undefined) await engine.close();
   }
   return createCalibration({
@@ -194,27 +196,17 @@ function observedValues(block: Block, wanted: (site: LinearSite, block: Block) =
   return [...byValue.values()];
 }
 
-/** A block's graph with the reductions of all observed values appended. */
-interface Instrument {
-  readonly graph: Graph;
-  readonly outputs: readonly string[];
-  /** For each observed value and statistic: the outputs its `update` gets. */
-  readonly parts: readonly (readonly (readonly string[])[])[];
-  /** For each observed value: its shape, which gives its rows. */
-  readonly shapes: readonly string[];
-}
-
 /** Equal blocks get the same graph object, so that it is compiled once. */
 class InstrumentCache {
   readonly #statistics: readonly Statistic[];
-  readonly #byGraph = new Map<Graph, Map<string, Instrument>>();
+  readonly #byGraph = new Map<Graph, Map<string, ObservedGraph>>();
 
   constructor(statistics: readonly Statistic[]) {
     this.#statistics = statistics;
   }
 
-  get(graph: Graph, values: readonly ObservedValue[]): Instrument {
-    const byValues = this.#byGraph.get(graph) ?? new Map<string, Instrument>();
+  get(graph: Graph, values: readonly ObservedValue[]): ObservedGraph {
+    const byValues = this.#byGraph.get(graph) ?? new Map<string, ObservedGraph>();
     this.#byGraph.set(graph, byValues);
     const key = JSON.stringify(values.map(({ value, channels }) => [value, channels]));
     const known = byValues.get(key) ?? observeValues(graph, values, this.#statistics);
@@ -225,12 +217,12 @@ class InstrumentCache {
 
 /** The folds of one block while its batches pass. */
 class BlockFolds {
-  readonly instrument: Instrument;
+  readonly instrument: ObservedGraph;
   readonly #values: readonly ObservedValue[];
   readonly #statistics: readonly Statistic[];
   readonly #states: unknown[][];
 
-  constructor(values: readonly ObservedValue[], statistics: readonly Statistic[], instrument: Instrument) {
+  constructor(values: readonly ObservedValue[], statistics: readonly Statistic[], instrument: ObservedGraph) {
     this.instrument = instrument;
     this.#values = values;
     this.#statistics = statistics;

@@ -86,6 +86,20 @@ describe("tiny-vit", () => {
     );
   });
 
+  test("the ONNX file calibrates on them, with the statistics of the directory's same layers", async () => {
+    const options = { statistics: ["absmax", "meanabs"], engine };
+    const images = [join(VIT, "images")];
+    const ofFile = await calibrate(vit, await openSamples(vit, images), options);
+    const model = await openModel(VIT);
+    const ofDirectory = await calibrate(model, await openSamples(model, images), options);
+    const site = vit.blocks[0]!.sites.find(({ rows, cols }) => rows === 128 && cols === 256)!;
+    for (const statistic of ["absmax", "meanabs"]) {
+      const own = toFloat32(ofFile.get(site.name, statistic)!);
+      const wanted = toFloat32(ofDirectory.get("vit.encoder.layer.0.output.dense", statistic)!);
+      expect(own.reduce((worst, value, i) => Math.max(worst, Math.abs(value - wanted[i]!)), 0)).toBeLessThan(1e-4);
+    }
+  });
+
   test("a folder is read one image at a time, in an order that --seed decides", async () => {
     const open = (options: object): Promise<Samples> => openSamples(vit, [join(VIT, "images")], options);
     const [plain, drawn, again, other] = [
@@ -115,7 +129,10 @@ describe("tiny-vit", () => {
     writeFileSync(join(folder, "b.png"), readFileSync(join(VIT, "images/00-ankle-boot.png")).subarray(0, 200));
     const samples = await openSamples(vit, [folder]);
     expect(samples.length).toBe(2);
-    await expect(valuesOf(samples, "pixel_values")).rejects.toMatchObject({ message: expect.stringMatching(/b\.png/), code: "format.field" });
+    await expect(valuesOf(samples, "pixel_values")).rejects.toMatchObject({
+      message: expect.stringMatching(/b\.png/),
+      code: "format.field",
+    });
   });
 
   test("without preprocessor_config.json the error shows one", async () => {
