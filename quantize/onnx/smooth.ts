@@ -274,7 +274,8 @@ class MainGraph {
     this.#resolver = new ConstantResolver(body, undefined);
     const count = (name: string): void => void this.#readers.set(name, (this.#readers.get(name) ?? 0) + 1);
     for (const inner of bodiesOf(model)) {
-      for (const { inputs } of inner.nodes) for (const name of inputs) count(name);
+      // Who asks for a value's shape does not mind its scale.
+      for (const { inputs, op } of inner.nodes) if (op !== "Shape" && op !== "Size") for (const name of inputs) count(name);
       for (const { name } of inner.graph?.outputs ?? []) count(name);
     }
   }
