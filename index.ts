@@ -4,6 +4,7 @@
  */
 export { calibrate, type CalibrateOptions, type Calibration } from "./calibrate/calibrate.ts";
 export { readCalibration, writeCalibration } from "./calibrate/file.ts";
+export { openSamples, type OpenSamplesOptions } from "./calibrate/inputs/open.ts";
 export { loadSequences, type SequenceOptions } from "./calibrate/samples.ts";
 export type { Statistic } from "./calibrate/statistic.ts";
 export {
@@ -29,6 +30,7 @@ export { tokenSample } from "./model/inputs.ts";
 export type { Block, LinearSite, Model } from "./model/model.ts";
 export { openModel } from "./model/sources/open.ts";
 export { loadTokenizer, type Tokenizer } from "./model/tokenizer.ts";
+export type { SampleList, Samples } from "./model/sample-list.ts";
 export type { BlockContext, Sample, WalkVisitor } from "./model/walk-types.ts";
 export { walk } from "./model/walk.ts";
 export { describeFormats, describeMethods } from "./quantize/describe.ts";

@@ -29,6 +29,7 @@ describe("the package", () => {
       "logitsOf",
       "openDFloat11",
       "openModel",
+      "openSamples",
       "parseGate",
       "parseMethod",
       "planQuantization",
