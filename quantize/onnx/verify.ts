@@ -12,7 +12,7 @@ import type { Engine, HostTensor } from "../../model/engines/engine.ts";
 import { createEngine, REPRODUCIBLE_THREADS } from "../../model/engines/index.ts";
 import type { Model } from "../../model/model.ts";
 import { bodiesOf } from "../../model/onnx/bodies.ts";
-import { onnxFeeds, withCompiled } from "../../model/onnx/run.ts";
+import { withCompiled } from "../../model/onnx/run.ts";
 import { findQuantizedSites } from "../../model/onnx/sites.ts";
 import { onnxToModel, openOnnxModel } from "../../model/sources/onnx.ts";
 import { hashFile, readManifest } from "../manifest.ts";
