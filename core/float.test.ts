@@ -4,12 +4,14 @@ import {
   BF16,
   decodeBf16,
   decodeE8M0,
+  decodeF16,
   decodeFloat,
   E2M1,
   E4M3,
   E5M2,
   encodeBf16,
   encodeE8M0,
+  encodeF16,
   encodeFloat,
   exponentOf,
   F16,
@@ -94,6 +96,24 @@ test("f16 rounds 65520 to infinity and 65519 to the maximum", () => {
   expect(roundToFloat(F16, 65520)).toBe(Infinity);
   expect(encodeFloat(F16, 1)).toBe(0x3c00);
   expect(encodeFloat(F16, 2 ** -24)).toBe(1);
+});
+
+test("the fast f16 pair agrees with the generic one on every f32 and every code", () => {
+  fc.assert(
+    fc.property(fc.float(), fc.boolean(), (x, saturating) => {
+      expect(encodeF16(x, saturating)).toBe(encodeFloat(F16, x, saturating));
+    }),
+    { numRuns: 3000, seed: 16 },
+  );
+  for (let code = 0; code < 65536; code++) {
+    const x = decodeFloat(F16, code);
+    if (!Object.is(decodeF16(code), x)) expect([code, decodeF16(code)]).toEqual([code, x]);
+    // Both halves between this code and the next, and a hair to either side.
+    const next = decodeFloat(F16, code + 1 < 65536 ? code + 1 : code);
+    for (const near of [(x + next) / 2, Math.fround(((x + next) / 2) * (1 - 2 ** -20)), Math.fround(((x + next) / 2) * (1 + 2 ** -20))]) {
+      if (encodeF16(near) !== encodeFloat(F16, near)) expect([near, encodeF16(near)]).toEqual([near, encodeFloat(F16, near)]);
+    }
+  }
 });
 
 test("the fast bf16 pair agrees with the generic one on every f32", () => {

@@ -127,6 +127,33 @@ export function roundBf16(x: number): number {
   return decodeBf16(encodeBf16(x));
 }
 
+/**
+ * f16 pattern of the f32 nearest `x`, ties to even: what `encodeFloat(F16, x)` gives for an f32, without its generality.
+ *
+ * @param saturating - clamp to ±65504 instead of overflowing to infinity.
+ */
+export function encodeF16(x: number, saturating = false): number {
+  f32[0] = x;
+  const bits = u32[0]!;
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return 0x7e00;
+  // 65520 lies half way between the largest number and the next power of two, and rounds up.
+  if (magnitude >= 0x477ff000) return sign | (saturating ? 0x7bff : 0x7c00);
+  if (magnitude < 0x38800000) return sign | roundHalfEven(Math.abs(f32[0]!) * 2 ** 24);
+  const shifted = magnitude - 0x38000000;
+  return sign | ((shifted + 0xfff + ((shifted >>> 13) & 1)) >>> 13);
+}
+
+/** Value of an f16 pattern, exact. */
+export function decodeF16(code: number): number {
+  const exponent = (code >>> 10) & 0x1f;
+  if (exponent === 0) return (code & 0x8000 ? -1 : 1) * (code & 0x3ff) * 2 ** -24;
+  const shift = exponent === 31 ? 0x70000000 : 0x38000000;
+  u32[0] = ((code & 0x8000) << 16) | (((code & 0x7fff) << 13) + shift);
+  return f32[0]!;
+}
+
 /** OCP MX v1.0 §5.2: exponent bias of E8M0, the scale type of every MX format. */
 export const E8M0_BIAS = 127;
 /** OCP MX v1.0 §5.2: the only E8M0 pattern that is not a power of two. */

@@ -20,7 +20,8 @@ import { BlockTrials, TrialCache, type TrialRules } from "./block-trial.ts";
 import { dequantize } from "./dequantize.ts";
 import type { Decisions, TensorOrder } from "./decisions.ts";
 import { reorderedFolds, reorderedReplacements } from "./reordered.ts";
-import { decideOrders } from "./transforms/reorder/decide-orders.ts";
+import { decideOrders, ordersKeys } from "./transforms/reorder/decide-orders.ts";
+import { findKeyRows, type KeyRows } from "./transforms/reorder/key-rows.ts";
 import { FoldState, tensorName, widen } from "./fold-state.ts";
 import type { TransformContext } from "./method.ts";
 import { chooseProtected, createProtectionRace, enterSites, measuredBy } from "./protect.ts";
@@ -273,8 +274,11 @@ async function decideAllOrders(
       },
     );
   }
+  const { sites } = settings.reorder;
+  const isOrdered = (rows: KeyRows | undefined): boolean =>
+    rows !== undefined && (sites === "all" || ordersKeys(sites, rows)) && (orderKeys === true || !rows.k.rotated);
   const statistics =
-    needsKeys(settings) && orderKeys === true
+    needsKeys(settings) && model.blocks.some((block) => isOrdered(findKeyRows(block)))
       ? await observeKeys(model, search!.samples, {
           engine: search!.engine,
           ...(signal && { signal }),

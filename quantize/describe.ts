@@ -34,8 +34,12 @@ export function describeMethods(): MethodsDescription {
   return {
     transforms: named(TRANSFORMS),
     methods: [...named(METHODS), ...named(LOSSLESS_METHODS)],
-    schemeKeys: Object.entries(SCHEME_KEYS).map(([name, { summary, values, range }]: [string, SchemeKey]) => {
-      const allowed = [...(range === undefined ? [] : [`${range[0]} to ${range[1]}`]), ...(values ?? [])];
+    schemeKeys: Object.entries(SCHEME_KEYS).map(([name, { summary, values, range, other }]: [string, SchemeKey]) => {
+      const allowed = [
+        ...(range === undefined ? [] : [`${range[0]} to ${range[1]}`]),
+        ...(values ?? []),
+        ...(other === undefined ? [] : [`<${other}>`]),
+      ];
       return { name: `${name}=${allowed.join("|")}`, summary, values: allowed };
     }),
     statistics: named(STATISTICS),

@@ -13,6 +13,7 @@ import { findExport } from "./exports/index.ts";
 import { exportSites, layoutOutput, type OutputLayout } from "./output-layout.ts";
 import { resolveSettings, scaleDType, type Settings } from "./settings.ts";
 import { chooseSites, type SiteChoice } from "./sites.ts";
+import { ordersKeys } from "./transforms/reorder/decide-orders.ts";
 import { findKeyRows } from "./transforms/reorder/key-rows.ts";
 import { openTensorModel } from "./tensor-model.ts";
 import type { QuantizeOptions } from "./types.ts";
@@ -103,18 +104,24 @@ function defaultTarget(model: Model, choices: readonly SiteChoice[], settings: S
 
 /** Whether the recipe gives key heads orders of their own under rotary positions. */
 function ordersRotatedKeys(model: Model, settings: Settings): boolean {
-  return settings.transforms.some(({ name }) => name === "reorder") && model.blocks.some((block) => findKeyRows(block)?.k.rotated === true);
+  return (
+    settings.transforms.some(({ name }) => name === "reorder") &&
+    model.blocks.some((block) => {
+      const rows = findKeyRows(block);
+      return rows?.k.rotated === true && ordersKeys(settings.reorder.sites, rows);
+    })
+  );
 }
 
 /** @throws {UnsupportedError} `unsupported.scheme` for a target whose loaders have one rotary table for all heads. */
 function refuseKeyOrders(model: Model, targets: readonly Export[], settings: Settings): void {
-  if (settings.reorder.sites !== "k" || !ordersRotatedKeys(model, settings)) return;
+  if (settings.reorder.sites === "all" || !ordersRotatedKeys(model, settings)) return;
   const refusing = targets.find(({ keyOrderRefusal }) => keyOrderRefusal !== undefined);
   if (refusing === undefined) return;
   throw new UnsupportedError(
     "unsupported.scheme",
-    `${refusing.name} cannot hold reorder with sites=k on ${model.facts.className}: ${refusing.keyOrderRefusal}; use --to bitwright, or sites=all, which leaves the keys there`,
-    { target: refusing.name, sites: "k", nearest: "bitwright" },
+    `${refusing.name} cannot hold reorder with sites=${settings.reorder.sites} on ${model.facts.className}: ${refusing.keyOrderRefusal}; use --to bitwright, or sites=all, which leaves the keys there`,
+    { target: refusing.name, sites: settings.reorder.sites, nearest: "bitwright" },
   );
 }
 

@@ -11,6 +11,8 @@ export interface SchemeKey {
   readonly values?: readonly string[];
   /** Also a number in this range. */
   readonly range?: readonly [low: number, high: number];
+  /** Also any text of this kind, checked where it is used. */
+  readonly other?: string;
 }
 
 const BOOLEAN = ["true", "false"] as const;
@@ -41,8 +43,9 @@ export const SCHEME_KEYS = {
     values: ["floor", "even", "ceil", "rceil", "mse"],
   },
   sites: {
-    summary: "what reorder sorts: the channels of keys, or every input that something in front can be ordered for",
+    summary: "what reorder sorts: the channels of keys, all inputs that something in front can be ordered for, or those of sites by name",
     values: ["k", "all"],
+    other: "a site pattern",
   },
   order: {
     summary: "what reorder sorts by: norm of W_k rows, calibrated absmax, or least expected error",
@@ -108,8 +111,8 @@ function isSchemeKey(key: string): key is SchemeKeyName {
   return Object.hasOwn(SCHEME_KEYS, key);
 }
 
-function checkValue(key: string, value: string, { values = [], range }: SchemeKey): void {
-  if (values.includes(value)) return;
+function checkValue(key: string, value: string, { values = [], range, other }: SchemeKey): void {
+  if (values.includes(value) || other !== undefined) return;
   const number = value.trim() === "" ? NaN : Number(value);
   if (range !== undefined && number >= range[0] && number <= range[1]) return;
   const allowed = [...(range === undefined ? [] : [`a number from ${range[0]} to ${range[1]}`]), ...values];

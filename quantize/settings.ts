@@ -42,7 +42,8 @@ function checkedBits(given: string | undefined, method: Method): BitsChoice {
 
 /** What the `reorder` transform is asked for. */
 export interface ReorderSettings {
-  readonly sites: "k" | "all";
+  /** "k": keys. "all": keys and inputs of sites. Else a site pattern: inputs of these sites, and keys where one of them makes keys. */
+  readonly sites: string;
   readonly order: "norm" | "absmax" | "score";
   /** Channels a block; undefined = that of the weights' format, else 32. */
   readonly block: number | undefined;
@@ -122,7 +123,7 @@ export function resolveSettings(recipe: Recipe): Settings {
       recipe.bits === undefined && recipe.method.length > 0 && recipe.method.every((name) => name.trim().toLowerCase() === "reorder"),
     scaleRule: scheme.get("scale") as ScaleRule | undefined,
     reorder: {
-      sites: (scheme.get("sites") ?? "k") as ReorderSettings["sites"],
+      sites: scheme.get("sites") ?? "k",
       order: (scheme.get("order") ?? "score") as ReorderSettings["order"],
       block: wholeBlock(scheme.get("block")),
       rope: (scheme.get("rope") ?? "free") as ReorderSettings["rope"],

@@ -29,6 +29,9 @@ export function chooseSites(model: Model, settings: Settings): readonly SiteChoi
   const protectPatterns = Array.isArray(settings.protect) ? settings.protect : [];
   requireMatches("ignore", settings.ignore, names);
   requireMatches("protect", protectPatterns, names);
+  if (settings.reorder.sites !== "k" && settings.reorder.sites !== "all") {
+    requireMatches("scheme sites", [settings.reorder.sites], names);
+  }
   const ignored = compilePatterns(settings.ignore);
   const isProtected = compilePatterns(protectPatterns);
   const overrides = settings.overrides.map((entry) => ({ ...entry, test: compilePattern(entry.match) }));

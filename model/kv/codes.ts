@@ -9,7 +9,7 @@
 import { blockCount, decodeScales, dequantizeBlocks, encodeScales, quantizeBlocks } from "../../core/blocks/quantize.ts";
 import { blockScheme } from "../../core/blocks/format.ts";
 import { NumericError } from "../../core/errors.ts";
-import { decodeBf16, decodeFloat, encodeBf16, encodeFloat, F16 } from "../../core/float.ts";
+import { decodeBf16, decodeF16, encodeBf16, encodeF16 } from "../../core/float.ts";
 import { packBits, packedLength, unpackBits } from "../../core/pack.ts";
 import { clamp, roundHalfEven } from "../../core/round.ts";
 import { codeBits } from "../../core/scheme.ts";
@@ -133,9 +133,9 @@ function intCodec(bits: number): RowCodec {
       for (let r = 0; r < rows; r++) {
         let most = 0;
         for (let i = r * cols; i < (r + 1) * cols; i++) most = Math.max(most, Math.abs(x[i]!));
-        const pattern = encodeFloat(F16, Math.max(least, most / top), true);
+        const pattern = encodeF16(Math.max(least, most / top), true);
         view.setUint16(2 * r, pattern, true);
-        const scale = decodeFloat(F16, pattern);
+        const scale = decodeF16(pattern);
         for (let i = r * cols; i < (r + 1) * cols; i++) codes[i] = clamp(roundHalfEven(x[i]! / scale), -top, top);
       }
       return { codes, scales };
@@ -144,7 +144,7 @@ function intCodec(bits: number): RowCodec {
       const view = new DataView(scales.buffer, scales.byteOffset, scales.byteLength);
       const out = new Float32Array(rows * cols);
       for (let r = 0; r < rows; r++) {
-        const scale = decodeFloat(F16, view.getUint16(2 * r, true));
+        const scale = decodeF16(view.getUint16(2 * r, true));
         for (let i = r * cols; i < (r + 1) * cols; i++) out[i] = (codes[i]! > top ? codes[i]! - wrap : codes[i]!) * scale;
       }
       return out;
@@ -154,8 +154,8 @@ function intCodec(bits: number): RowCodec {
 
 /** Two bytes a value, no scale. */
 function floatCodec(dtype: "F32" | "F16" | "BF16"): RowCodec {
-  const encode = dtype === "BF16" ? encodeBf16 : (x: number): number => encodeFloat(F16, x, true);
-  const decode = dtype === "BF16" ? decodeBf16 : (code: number): number => decodeFloat(F16, code);
+  const encode = dtype === "BF16" ? encodeBf16 : (x: number): number => encodeF16(x, true);
+  const decode = dtype === "BF16" ? decodeBf16 : decodeF16;
   return {
     bits: 16,
     encode: (x) => ({ codes: Uint16Array.from(x, encode), scales: new Uint8Array() }),

@@ -11,7 +11,7 @@ import { findAttention, type AttentionTaps } from "../../model/kv/cut.ts";
 import type { KvCode, KvScheme, StaticOp } from "../../model/kv/scheme.ts";
 import type { Samples } from "../../model/sample-list.ts";
 import { findKeyRows } from "../transforms/reorder/key-rows.ts";
-import { absMaxKey, gainBefore, normKey } from "../transforms/reorder/keys.ts";
+import { absMaxKey, normKey } from "../transforms/reorder/keys.ts";
 import { searchOrder, sortedBy, type BlockRule } from "../transforms/reorder/search.ts";
 import { needsCalibration, type KvSpec } from "./spec.ts";
 
@@ -37,7 +37,11 @@ export async function createKvScheme(model: Model, spec: KvSpec, data: KvData | 
       { option: "calibration-data" },
     );
   }
-  const statistics = needsCalibration(spec) ? await observeKeys(model, data!.samples, data!) : new Map<string, KeyStatistics>();
+  return schemeFrom(model, spec, needsCalibration(spec) ? await observeKeys(model, data!.samples, data!) : new Map());
+}
+
+/** The scheme of a model from statistics that are there already, by block name; empty where the scheme needs none. */
+export async function schemeFrom(model: Model, spec: KvSpec, statistics: ReadonlyMap<string, KeyStatistics>): Promise<KvScheme> {
   const ops = new Map<string, readonly StaticOp[]>();
   for (const block of model.blocks) {
     const taps = block.role === "block" ? findAttention(block) : undefined;
@@ -120,5 +124,5 @@ async function rowNorms(block: Block, spec: KvSpec): Promise<Float64Array> {
     );
   }
   const weight = toFloat32(await block.weights.get(rows.k.site.weight)!.read());
-  return normKey(weight, rows.k.site, rows.k.firstRow, rows.kvHeads * rows.headSize, await gainBefore(block, rows.k.site));
+  return normKey(weight, rows.k.site, rows.k.firstRow, rows.kvHeads * rows.headSize);
 }

@@ -8,9 +8,10 @@ import { producers, type GraphNode } from "../../../model/graph/graph.ts";
 import { findPairs, type FoldPair } from "../../../model/graph/pairs.ts";
 import type { Block, LinearSite } from "../../../model/model.ts";
 import type { TensorOrder } from "../../decisions.ts";
+import { compilePattern } from "../../patterns.ts";
 import type { ReorderSettings } from "../../settings.ts";
 import { findKeyRows, type KeyRows, type ProjectedRows } from "./key-rows.ts";
-import { absMaxKey, gainBefore, normKey } from "./keys.ts";
+import { absMaxKey, normKey } from "./keys.ts";
 import { searchOrder, sortedBy, type BlockRule } from "./search.ts";
 
 /** What ordering one block looks at. */
@@ -42,13 +43,18 @@ export const ROPE_ORDER = "rope_order";
 
 export async function decideOrders(context: OrderContext): Promise<BlockOrders> {
   const found = { orders: new Map<string, TensorOrder>(), added: new Map<string, Tensor>(), done: [] as string[], left: [] as string[] };
-  await orderKeys(context, found);
-  if (context.settings.sites === "all") {
-    const pairs = findPairs(context.block);
+  const { sites } = context.settings;
+  const isAsked = asksFor(sites);
+  const rows = findKeyRows(context.block);
+  if (sites === "all" || ordersKeys(sites, rows)) await orderKeys(context, rows, found);
+  if (sites !== "k") {
+    const pairs = findPairs(context.block).filter(({ consumers }) => consumers.some(isAsked));
     for (const pair of pairs) await orderPair(context, pair, found);
     const absorbed = new Set(pairs.filter(({ kind }) => kind !== "norm").flatMap(({ consumers }) => consumers.map(({ name }) => name)));
-    for (const { name, kind } of context.block.sites) {
-      if (kind === "linear" && !absorbed.has(name))
+    for (const site of context.block.sites) {
+      const { name, kind } = site;
+      const isKeys = sites !== "all" && site.name === rows?.k.site.name;
+      if (kind === "linear" && isAsked(site) && !absorbed.has(name) && !isKeys)
         found.left.push(`${name}: what makes its input also feeds the residual stream or is not linear, so nothing absorbs an order`);
     }
   }
@@ -62,9 +68,21 @@ type Found = {
   readonly left: string[];
 };
 
-async function orderKeys(context: OrderContext, found: Found): Promise<void> {
+/** Whether `sites` asks for the input of a site. */
+function asksFor(sites: string): (site: LinearSite) => boolean {
+  if (sites === "k") return () => false;
+  if (sites === "all") return () => true;
+  const matches = compilePattern(sites);
+  return ({ name }) => matches(name);
+}
+
+/** Whether `sites` asks for the order of the keys that these rows make. */
+export function ordersKeys(sites: string, rows: KeyRows | undefined): boolean {
+  return sites === "k" || (rows !== undefined && asksFor(sites)(rows.k.site));
+}
+
+async function orderKeys(context: OrderContext, rows: KeyRows | undefined, found: Found): Promise<void> {
   const { block, rule } = context;
-  const rows = findKeyRows(block);
   const name = `${block.name}: keys`;
   if (rows === undefined) {
     found.left.push(`${name}: what makes queries and keys is not known, or they are ordered already`);
@@ -76,6 +94,10 @@ async function orderKeys(context: OrderContext, found: Found): Promise<void> {
   }
   if (rule.block >= rows.headSize) {
     found.left.push(`${name}: a block of ${rule.block} holds a whole head of ${rows.headSize}, so no order matters`);
+    return;
+  }
+  if (context.settings.order !== "norm" && context.statistics === undefined) {
+    found.left.push(`${name}: what enters attention cannot be observed; order=norm needs no data`);
     return;
   }
   const orders = await headOrders(context, rows);
@@ -103,13 +125,7 @@ async function headOrders(context: OrderContext, rows: KeyRows): Promise<Int32Ar
   const { kvHeads, headSize, k } = rows;
   const shared = k.norm !== undefined || rows.q.norm !== undefined;
   if (settings.order === "norm") {
-    const norms = normKey(
-      toFloat32(await block.weights.get(k.site.weight)!.read()),
-      k.site,
-      k.firstRow,
-      kvHeads * headSize,
-      await gainBefore(block, k.site),
-    );
+    const norms = normKey(toFloat32(await block.weights.get(k.site.weight)!.read()), k.site, k.firstRow, kvHeads * headSize);
     const perHead = Array.from({ length: kvHeads }, (_, head) => norms.subarray(head * headSize, (head + 1) * headSize));
     if (!shared) return perHead.map((keys) => inPairs(sortedBy(keys), settings, headSize, rows));
     const joint = Float64Array.from({ length: headSize }, (_, c) => Math.hypot(...perHead.map((keys) => keys[c]!)));

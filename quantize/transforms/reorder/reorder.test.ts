@@ -116,6 +116,18 @@ test.each([
   for (let i = 0; i < plain.length; i++) expect(Math.abs(after[i]! - plain[i]!)).toBeLessThan(2e-4);
 });
 
+test("a site pattern orders the inputs of these sites, and keys where it names what makes them", async () => {
+  const model = await openModel(join(MINIS, "llama"));
+  const orderOf = async (sites: string): Promise<{ done: string[]; left: string[] }> =>
+    ordered(model, { sites, order: "norm", block: undefined, rope: "free" }, 4);
+  const down = await orderOf("down_proj");
+  expect(down.done.every((one) => /^model\.layers\.\d\.mlp\.down_proj: input/.test(one))).toBe(true);
+  expect(down.done.length).toBe(model.blocks.filter(({ role }) => role === "block").length);
+  expect(down.left).toEqual([]);
+  expect((await orderOf("layers.0.self_attn.k_proj")).done).toEqual(["model.layers.0: keys by norm, blocks of 4"]);
+  expect((await orderOf("q_proj")).left[0]).toMatch(/^model\.layers\.0\.self_attn\.q_proj: what makes its input/);
+});
+
 test("what nothing absorbs is left and named", async () => {
   const model = await openModel(join(MINIS, "llama"));
   const { left } = await ordered(model, { sites: "all", order: "norm", block: undefined, rope: "free" }, 4);

@@ -11,7 +11,7 @@ export const reorder: Transform = {
   name: "reorder",
   summary: "sorts channels so that outliers share blocks: keys (sites=k), or every input that something in front absorbs (sites=all)",
   source: "arXiv:2403.20137 §3",
-  needs: ({ reorder: { sites, order } }) => (sites === "all" && order !== "norm" ? ["absmax"] : []),
+  needs: ({ reorder: { sites, order } }) => (sites !== "k" && order !== "norm" ? ["absmax"] : []),
   search: () => false,
   // Orders are no factors: `decide-orders.ts` makes them once all factors are known.
   decide: () => Promise.resolve([]),
