@@ -3,6 +3,7 @@
  * @module
  */
 import type { OnnxNode } from "../../../formats/containers/onnx/model.ts";
+import { makeOnnxTensor } from "../../../formats/containers/onnx/tensor.ts";
 import type { OnnxSite } from "../../../model/onnx/site.ts";
 import { MICROSOFT } from "../edits.ts";
 import { floats, integer, int64s, makeNode } from "../nodes.ts";
@@ -23,6 +24,8 @@ export interface DynamicScheme {
 
 /** First opset with DynamicQuantizeLinear. */
 const DYNAMIC_OPSET = 11;
+/** First opset whose QuantizeLinear takes scales along an axis. */
+const AXIS_OPSET = 13;
 /** Reduce operators take their axes as an input from here on (ReduceMax; ReduceSum did earlier). */
 const REDUCE_INPUT_OPSET = 18;
 
@@ -62,8 +65,11 @@ export function rewriteDynamic(context: RewriteContext, site: OnnxSite, scheme: 
     ]);
     return DONE;
   }
-  const input = scheme.activation === "token" ? quantizeTokens(context, site, opset) : quantizeTensor(context, site);
-  edits.replace(site.path, site.index, [...integerProduct(context, site, input, stored, product), ...bias]);
+  const nodes =
+    scheme.activation === "token"
+      ? tokenProduct(context, site, quantizeTokens(context, site, opset), stored, product)
+      : integerProduct(context, site, quantizeTensor(context, site), stored, product);
+  edits.replace(site.path, site.index, [...nodes, ...bias]);
   return DONE;
 }
 
@@ -71,7 +77,13 @@ interface QuantizedInput {
   readonly codes: string;
   readonly scale: string;
   readonly zero: string;
-  readonly perToken: boolean;
+}
+
+interface TokenInput extends QuantizedInput {
+  /** Constant 1. */
+  readonly one: string;
+  /** Shape of the input. */
+  readonly shape: string;
 }
 
 function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxSite): QuantizedInput {
@@ -80,57 +92,67 @@ function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxS
       codes: edits.fresh(`${input}_quantized`),
       scale: edits.fresh(`${input}_scale`),
       zero: edits.fresh(`${input}_zero_point`),
-      perToken: false,
     };
     edits.before(path, index, [makeNode("DynamicQuantizeLinear", [input], [names.codes, names.scale, names.zero])]);
     return names;
   });
 }
 
-/** u8 codes around 128, scale max|x| / 127 of each token. */
-function quantizeTokens({ edits }: RewriteContext, { path, index, input }: OnnxSite, opset: number): QuantizedInput {
+/**
+ * u8 codes around 128, scale max|x| / 127 of each token. Tokens become rows, so that one QuantizeLinear with a scale a row does the
+ * work: it reads and writes the values once.
+ */
+function quantizeTokens(context: RewriteContext, { path, index, input, weight }: OnnxSite, opset: number): TokenInput {
+  const { edits } = context;
   return edits.share(["tokens", path, input], () => {
+    const channels = weight.tensor.shape[weight.inputAxis!]!;
     const constants = edits.share(["token constants", path], () => ({
       zero: edits.constant(path, "token_zero_point", integer("U8", 128)),
-      offset: edits.constant(path, "token_offset", floats([128])),
+      zeros: makeOnnxTensor("U8", [1], Uint8Array.of(128)),
       levels: edits.constant(path, "token_levels", floats([127])),
       floor: edits.constant(path, "token_floor", floats([2 ** -100])),
+      one: edits.constant(path, "token_one", floats([1])),
+      column: edits.constant(path, "token_column", int64s([-1, 1])),
       axes: opset >= REDUCE_INPUT_OPSET ? edits.constant(path, "token_axes", int64s([-1])) : undefined,
     }));
+    const rowShape = edits.share(["row shape", path, channels], () => edits.constant(path, `rows_of_${channels}`, int64s([-1, channels])));
     const name = (part: string): string => edits.fresh(`${input}_${part}`);
-    const [size, largest, held, scale, quotient, whole, shifted, codes] = [
-      "size",
-      "largest",
+    const [shape, rows, high, low, negative, held, scale, count, zeros, codes, column] = [
+      "shape",
+      "rows",
+      "high",
+      "low",
+      "negative",
       "held",
-      "scale",
-      "quotient",
-      "whole",
-      "shifted",
+      "token_scale",
+      "tokens",
+      "zero_points",
       "quantized",
-    ].map(name) as [string, string, string, string, string, string, string, string];
-    const reduce =
+      "column",
+    ].map(name) as [string, string, string, string, string, string, string, string, string, string, string];
+    const reduce = (op: string, output: string): OnnxNode =>
       constants.axes === undefined
-        ? makeNode("ReduceMax", [size], [largest], { axes: [-1], keepdims: 1 })
-        : makeNode("ReduceMax", [size, constants.axes], [largest], { keepdims: 1 });
+        ? makeNode(op, [rows], [output], { axes: [-1], keepdims: 0 })
+        : makeNode(op, [rows, constants.axes], [output], { keepdims: 0 });
     edits.before(path, index, [
-      makeNode("Abs", [input], [size]),
-      reduce,
+      makeNode("Shape", [input], [shape]),
+      makeNode("Reshape", [input, rowShape], [rows]),
+      reduce("ReduceMax", high),
+      reduce("ReduceMin", low),
+      makeNode("Neg", [low], [negative]),
       // A token of zeros must not be divided by zero.
-      makeNode("Max", [largest, constants.floor], [held]),
+      makeNode("Max", [high, negative, constants.floor], [held]),
       makeNode("Div", [held, constants.levels], [scale]),
-      makeNode("Div", [input, scale], [quotient]),
-      makeNode("Round", [quotient], [whole]),
-      makeNode("Add", [whole, constants.offset], [shifted]),
-      makeNode("Cast", [shifted], [codes], { to: 2 }),
+      makeNode("Shape", [scale], [count]),
+      makeNode("ConstantOfShape", [count], [zeros], { value: { kind: "tensor", value: constants.zeros } }),
+      makeNode("QuantizeLinear", [rows, scale, zeros], [codes], { axis: 0 }, opset >= AXIS_OPSET ? "" : MICROSOFT),
+      makeNode("Reshape", [scale, constants.column], [column]),
     ]);
-    return { codes, scale, zero: constants.zero, perToken: true };
+    return { codes, scale: column, zero: constants.zero, one: constants.one, shape };
   });
 }
 
-/**
- * MatMulInteger → Cast → · (activation scale · weight scale). Scales a token are multiplied one after the other: onnxruntime
- * fuses the product of both into MatMulIntegerToFloat, which reads one activation scale only.
- */
+/** MatMulInteger → Cast → · (activation scale · weight scale). */
 function integerProduct(
   { edits }: RewriteContext,
   site: OnnxSite,
@@ -141,7 +163,46 @@ function integerProduct(
   const { output } = site;
   const [sums, wide, scale] = ["integer", "float", "scales"].map((part) => edits.fresh(`${output}_${part}`)) as [string, string, string];
   const inputs = [input.codes, weight.codes, input.zero, ...(weight.zero === undefined ? [] : [weight.zero])];
-  const start = [{ ...makeNode("MatMulInteger", inputs, [sums]), name: nodeName(site) }, makeNode("Cast", [sums], [wide], { to: 1 })];
-  if (input.perToken) return [...start, makeNode("Mul", [wide, weight.scale], [scale]), makeNode("Mul", [scale, input.scale], [product])];
-  return [...start, makeNode("Mul", [input.scale, weight.scale], [scale]), makeNode("Mul", [wide, scale], [product])];
+  return [
+    { ...makeNode("MatMulInteger", inputs, [sums]), name: nodeName(site) },
+    makeNode("Cast", [sums], [wide], { to: 1 }),
+    makeNode("Mul", [input.scale, weight.scale], [scale]),
+    makeNode("Mul", [wide, scale], [product]),
+  ];
+}
+
+/**
+ * com.microsoft::MatMulIntegerToFloat with activation scale 1 → · scale of each token. (MatMulInteger, Cast and Mul with a scale a
+ * token would be fused to the same operator with the first token's scale for all.)
+ */
+function tokenProduct(
+  { edits }: RewriteContext,
+  site: OnnxSite,
+  input: TokenInput,
+  weight: StoredWeight,
+  product: string,
+): readonly OnnxNode[] {
+  const { output, path } = site;
+  const [unscaled, rows, shape] = ["unscaled", "rows", "shape"].map((part) => edits.fresh(`${output}_${part}`)) as [string, string, string];
+  const inputs = [input.codes, weight.codes, input.one, weight.scale, input.zero, ...(weight.zero === undefined ? [] : [weight.zero])];
+  const channels = site.weight.tensor.shape[site.weight.channelAxis]!;
+  const bounds = edits.share(["bounds", path], () => ({
+    start: edits.constant(path, "shape_start", int64s([0])),
+    end: edits.constant(path, "shape_end", int64s([-1])),
+  }));
+  // The shape of the product follows from the input's, once for all sites of a width.
+  const outputShape = edits.share(["token shape", path, site.input, channels], () => {
+    const leading = edits.fresh(`${site.input}_leading`);
+    const width = edits.constant(path, `width_${channels}`, int64s([channels]));
+    edits.before(path, site.index, [
+      makeNode("Slice", [input.shape, bounds.start, bounds.end], [leading]),
+      makeNode("Concat", [leading, width], [shape], { axis: 0 }),
+    ]);
+    return shape;
+  });
+  return [
+    { ...makeNode("MatMulIntegerToFloat", inputs, [unscaled], {}, MICROSOFT), name: nodeName(site) },
+    makeNode("Mul", [unscaled, input.scale], [rows]),
+    makeNode("Reshape", [rows, outputShape], [product]),
+  ];
 }
