@@ -55,7 +55,7 @@ const FEARED = ["0", "-1", "1e308", "4294967296", "9007199254740993", "null", '"
 function damageText(random: Random, text: string): string {
   const numbers = [...text.matchAll(/-?\d+|"[a-z0-9_]+"/g)];
   let out = text;
-  for (let i = 0, changes = 1 + random.below(2); i < changes; i++) {
+  for (let i = 0, changes = 1 + random.below(2); i < changes && out.length > 0; i++) {
     const kind = random.below(4);
     const at = random.below(out.length);
     if (kind === 0) out = out.slice(0, at);
