@@ -5,10 +5,9 @@
  *   npx tsx bench/compact.ts --end-to-end [--gigabytes 4.3] [--rounds 2] [--workers 2]      the whole command next to cp
  *
  * Without a file: Gaussian weights with row and column scales. What is decoded is compared with the source before anything is timed.
- * All anchors run in every round, so that what else the machine does meets all alike; the best of the rounds counts, in CPU time of
- * this process for one thread and in wall time for workers. zstd: the system's library through its command (`zstd -b1`, if there is one), on the bytes of the tensors.
+ * All anchors run in every round, so that what else the machine does meets all alike; the best of the rounds counts. One thread is
+ * measured in CPU time on both sides, zstd through the system's library (`zstd-anchor.ts`) on the bytes of the tensors. Two workers: wall time.
  */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,6 +27,7 @@ import { createCompactCoder } from "../kernels/compact/coder.ts";
 import { run, type CompactAnswer, type CompactTask } from "../kernels/compact/tensor.ts";
 import { createWorkspace } from "../kernels/load-wasm.ts";
 import { createPool } from "../kernels/pool.ts";
+import { zstdSeconds } from "./zstd-anchor.ts";
 
 const { values, positionals } = parseArgs({
   options: {
@@ -123,22 +123,15 @@ const cpuSeconds = (work: () => void): number => {
 const scratch = mkdtempSync(join(tmpdir(), "compact-bench-"));
 const zstdInput = join(scratch, "tensors");
 writeFileSync(zstdInput, Buffer.concat(tensors.map(({ bytes }) => bytes)));
-/** GB/s of zstd -1: [encode, decode], or nothing without the command. */
-function zstdSpeeds(): readonly [number, number] | undefined {
-  const { stdout, status } = spawnSync("zstd", ["-b1", "-i1", zstdInput], { encoding: "utf8" });
-  const found = status === 0 ? [...stdout.matchAll(/([\d.]+) MB\/s,\s+([\d.]+) MB\/s/g)].at(-1) : undefined;
-  return found === undefined ? undefined : [Number(found[1]) / 1e3, Number(found[2]) / 1e3];
-}
-
 const best = new Map<string, number>();
 const note = (name: string, speed: number): void => void best.set(name, Math.max(best.get(name) ?? 0, speed));
 const copy = new Uint8Array(out.length);
 for (let round = 0; round < rounds; round++) {
   note("memcpy", total / 1e9 / cpuSeconds(() => tensors.forEach(({ bytes }) => copy.set(bytes))));
-  const zstd = zstdSpeeds();
+  const zstd = zstdSeconds(zstdInput);
   if (zstd !== undefined) {
-    note("zstd encode", zstd[0]);
-    note("zstd decode", zstd[1]);
+    note("zstd encode", total / 1e9 / zstd.encode);
+    note("zstd decode", total / 1e9 / zstd.decode);
   }
   for (const [l, level] of LEVELS.entries()) {
     note(

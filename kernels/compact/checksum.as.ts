@@ -1,4 +1,4 @@
-// The checksum of checksum.ts. AssemblyScript, not TypeScript.
+// The checksum of checksum.ts, and copies. AssemblyScript, not TypeScript.
 
 const P1: i32 = 0x9e3779b1;
 
@@ -33,4 +33,9 @@ export function checksumLanes(x: usize, bytes: i32, lanes: usize): void {
   v128.store(lanes, b, 16);
   v128.store(lanes, c, 32);
   v128.store(lanes, d, 48);
+}
+
+/** Copies between any two addresses; the two may overlap. */
+export function copyBytes(to: usize, from: usize, bytes: usize): void {
+  memory.copy(to, from, bytes);
 }

@@ -7,7 +7,15 @@
  * @module
  */
 import { FormatError } from "../../core/errors.ts";
-import { blockBytes, joinBlock, splitBlock, type BlockParts, type CompactLevel } from "../../formats/encodings/compact/block.ts";
+import {
+  blockBytes,
+  headerBytes,
+  MAX_PART_BYTES,
+  splitBlock,
+  wholeWords,
+  type BlockParts,
+  type CompactLevel,
+} from "../../formats/encodings/compact/block.ts";
 import { finishChecksum } from "../../formats/encodings/compact/checksum.ts";
 import type { CheckedBlock, BlockCoder } from "../../formats/encodings/compact/coder.ts";
 import { endsStream, isSplit, partLengths, PARTS, queueLengths, QUEUES } from "../../formats/encodings/compact/huffman.ts";
@@ -17,17 +25,17 @@ import { FLOAT_TABLES, type TensorModel } from "../../formats/encodings/compact/
 import { rowsOfBlock, type MatrixView } from "../../formats/encodings/compact/view.ts";
 import { wasm } from "../generated/compact.wasm.ts";
 import { createWorkspace, type Region, type Workspace } from "../load-wasm.ts";
+import { copyOut, takeInPhase } from "./copies.ts";
 import { createClassFitter } from "./fit.ts";
 import { KINDS, type CompactKernel } from "./kernel.ts";
-import { fillShuffles, fillTables, takeColumns, takeTables, type ColumnTables } from "./tables.ts";
+import { fillPacks, fillShuffles, fillTables, takeColumns, takeTables, type ColumnTables } from "./tables.ts";
 
 /** Bytes of a tensor copied into the kernels' memory at a time while bytes are counted. */
 const PIECE = 2 ** 20;
 /** A block's escapes: under four bytes an element. */
 const ESCAPE_BYTES = 4;
-/** Bits of an element's code at most: how far a damaged stream can make a decoder read. */
-const CODE_BYTES = 1.5;
-const WORD_BYTES = 2;
+/** Of an element's code at most (12 bits or a word): how far a damaged stream can make a decoder read. */
+const CODE_BYTES = 2;
 
 /** Rows of a block, and what kernels know them by. */
 interface Rows {
@@ -38,6 +46,16 @@ interface Rows {
   /** Where their classes lie. */
   readonly classes: number;
   readonly columns: ColumnTables;
+}
+
+/** What is kept from block to block of a tensor. */
+interface Prepared {
+  readonly model: TensorModel;
+  readonly level: CompactLevel;
+  readonly columns: ColumnTables;
+  readonly room?: Region;
+  /** What lies behind is a block's own. */
+  readonly mark: number;
 }
 
 /**
@@ -51,14 +69,15 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
   fillTables(workspace, floatTables, FLOAT_TABLES);
   const shuffles = workspace.take(256);
   fillShuffles(workspace.bytes(shuffles));
+  const packs = workspace.take(256);
+  fillPacks(workspace.bytes(packs));
   const lanes = workspace.take(64);
   const states = workspace.take(4 * LANES);
   const pointers = workspace.take(4 * QUEUES);
   const scratch = workspace.take(128).at;
   const base = workspace.mark();
   const fitter = createClassFitter(workspace, kernel, scratch);
-  let prepared:
-    { readonly model: TensorModel; readonly level: CompactLevel; readonly columns: ColumnTables; readonly mark: number } | undefined;
+  let prepared: Prepared | undefined;
 
   /** Tables of the tensor's columns; kept while the same tensor goes on. */
   function prepare(view: MatrixView, model: TensorModel, level: CompactLevel): ColumnTables {
@@ -72,6 +91,14 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     prepared = { model, level, columns, mark: workspace.mark() };
     return columns;
   }
+  /** Room for an encoded block, behind what was prepared: it stays as it is while the block is decoded. */
+  function takeRoom(bytes: number): Region {
+    const { room, ...facts } = prepared!;
+    if (room !== undefined && room.byteLength >= bytes) return room;
+    const taken = workspace.take(bytes);
+    prepared = { ...facts, room: taken, mark: workspace.mark() };
+    return taken;
+  }
   /** Forgets the tensor: what is taken next may lie where its tables were. */
   function reset(): void {
     workspace.release(base);
@@ -82,9 +109,10 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     const { buffer } = workspace.memory;
     const reach = bytes.byteOffset + bytes.length + slack + 64;
     if (bytes.buffer === buffer && reach <= buffer.byteLength) return { at: bytes.byteOffset, byteLength: bytes.length };
-    const region = workspace.take(bytes.length + slack);
-    workspace.bytes(region).set(bytes);
-    return { at: region.at, byteLength: bytes.length };
+    const region = takeInPhase(workspace, bytes.length + slack, bytes);
+    const placed = { at: region.at, byteLength: bytes.length };
+    workspace.bytes(placed).set(bytes);
+    return placed;
   }
   function placeRows(view: MatrixView, model: TensorModel, level: CompactLevel, b: number): Rows {
     const columns = prepare(view, model, level);
@@ -104,51 +132,77 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
 
   function encodeBlock(view: MatrixView, model: TensorModel, level: CompactLevel, b: number, bytes: Uint8Array): CheckedBlock {
     const { kind } = view;
+    prepare(view, model, level);
+    // Parts are written where they belong, one behind the other. A block but the last is as large as the first.
+    const most = rowsOfBlock(view, 0) * view.cols;
+    const room = takeRoom(headerBytes(level, most) + rawBitsBytes(kind, most) + (ESCAPE_BYTES + CODE_BYTES) * most + 256);
     const block = placeRows(view, model, level, b);
     const { rows, cols, count, columns, classes } = block;
     const input = place(bytes);
+    const checksum = checksumAt(input);
+    const plain = wholeWords(bytes.length);
+    const header = headerBytes(level, count);
+    const rawBytes = rawBitsBytes(kind, count);
     let symbols = input.at;
-    let escapes: Region = { at: 0, byteLength: 0 };
-    const raw = workspace.take(rawBitsBytes(kind, count));
+    let escapeBytes = 0;
+    const escapes = room.at + header + rawBytes;
     if (kind !== "bytes") {
-      const region = workspace.take(count);
-      const space = workspace.take(ESCAPE_BYTES * count);
+      symbols = workspace.take(count).at;
       const code = KINDS.indexOf(kind);
-      const used = kernel.toSymbols(
-        ...([input.at, rows, cols, code, classes, columns.zeros, columns.tableBits, columns.stride, region.at, space.at] as const),
-      );
-      symbols = region.at;
-      escapes = { at: space.at, byteLength: used };
-      workspace.bytes(raw).fill(0);
-      kernel.packRawBits(input.at, count, code, raw.at);
+      const { zeros, tableBits, stride } = columns;
+      escapeBytes = kernel.toSymbols(input.at, rows, cols, code, classes, zeros, tableBits, stride, cols, symbols, escapes);
+      const raw = room.at + header;
+      // Bytes that the last bits do not fill.
+      new Uint8Array(
+        workspace.memory.buffer,
+        kind === "f16" ? raw : Math.max(raw, escapes - 8),
+        kind === "f16" ? rawBytes : Math.min(rawBytes, 8),
+      ).fill(0);
+      kernel.packRawBits(input.at, count, code, raw);
     }
-    const streams = level === "max" ? [encodeWords(kind, symbols, block)] : encodeStreams(kind, symbols, model, block);
-    const parts = {
-      states: new Uint32Array(workspace.memory.buffer, states.at, LANES),
-      raw: workspace.bytes(raw),
-      escapes: workspace.bytes(escapes),
-      streams: streams.map((stream) => workspace.bytes(stream)),
-    };
-    return { block: joinBlock(level, count, parts, bytes), checksum: checksumAt(input) };
+    const at = escapes + escapeBytes;
+    const streams = level === "max" ? encodeWords(kind, symbols, block, at) : encodeStreams(kind, symbols, model, block, at);
+    const end = streams.at(-1)!;
+    const length = wholeWords(end - room.at);
+    const named =
+      level === "fast" ? [escapeBytes, ...streams.slice(0, -1).map((stop, i) => stop - (i === 0 ? at : streams[i - 1]!))] : [escapeBytes];
+    if (length >= plain || named.some((part) => part > MAX_PART_BYTES)) {
+      kernel.copyBytes(room.at, input.at, bytes.length);
+      new Uint8Array(workspace.memory.buffer, room.at + bytes.length, plain - bytes.length).fill(0);
+      return { block: workspace.bytes({ at: room.at, byteLength: plain }), checksum };
+    }
+    new Uint8Array(workspace.memory.buffer, end, length - (end - room.at)).fill(0);
+    const numbers = new DataView(workspace.memory.buffer, room.at, header);
+    named.forEach((part, i) => numbers.setUint16(2 * i, part, true));
+    if (level === "max") {
+      numbers.setUint16(2, 0, true);
+      kernel.copyBytes(room.at + 4, states.at, 4 * LANES);
+    }
+    return { block: workspace.bytes({ at: room.at, byteLength: length }), checksum };
   }
 
-  function encodeWords(kind: MatrixView["kind"], symbols: number, { rows, cols, count }: Rows): Region {
+  /** Words from `to` on. @returns where they end. */
+  function encodeWords(kind: MatrixView["kind"], symbols: number, { rows, cols, count }: Rows, to: number): readonly number[] {
     const tables = kind === "bytes" ? byteTables : floatTables;
-    const space = workspace.take(WORD_BYTES * count + 64);
-    const end = space.at + WORD_BYTES * count + 32;
-    const begin = kernel.encodeRans(symbols, rows, cols, tables.ransCodes.at, end, states.at);
-    return { at: begin, byteLength: end - begin };
+    const space = workspace.take(CODE_BYTES * count + 64);
+    const end = space.at + CODE_BYTES * count + 32;
+    const begin = kernel.encodeRans(symbols, rows, cols, tables.ransCodes.at, packs.at, end, states.at);
+    kernel.copyBytes(to, begin, end - begin);
+    return [to + end - begin];
   }
 
-  function encodeStreams(kind: MatrixView["kind"], symbols: number, model: TensorModel, block: Rows): readonly Region[] {
+  /** Streams from `to` on. @returns where each ends. */
+  function encodeStreams(kind: MatrixView["kind"], symbols: number, model: TensorModel, block: Rows, to: number): readonly number[] {
     const { rows, cols, count, firstRow, columns, classes } = block;
     const lengths = queueLengths(model, firstRow, rows, cols);
     const codes = (kind === "bytes" ? byteTables : floatTables).huffmanCodes.at;
-    const encode = (at: number, length: number): Region => {
-      const space = workspace.take(Math.ceil(CODE_BYTES * length) + 64);
-      const end = kernel.encodeStream(at, length, codes, space.at);
-      return { at: space.at, byteLength: end - space.at };
-    };
+    const pairs = floatTables.pairCodes;
+    let end = to;
+    const encode = (at: number, length: number, t: number): number =>
+      (end =
+        kind === "bytes"
+          ? kernel.encodeStream(at, length, codes, end)
+          : kernel.encodePairs(at, length, pairs.at + (t * pairs.byteLength) / QUEUES, codes, end));
     let queues: readonly number[];
     if (kind === "bytes") queues = startsOf(symbols, lengths);
     else {
@@ -159,17 +213,12 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     if (isSplit(count)) {
       return queues.flatMap((queue, t) => {
         const parts = partLengths(lengths[t]!);
-        return startsOf(queue, parts).map((at, p) => encode(at, parts[p]!));
+        return startsOf(queue, parts).map((at, p) => encode(at, parts[p]!, t));
       });
     }
-    const all = workspace.take(count);
-    const to = workspace.bytes(all);
-    let at = 0;
-    for (const [t, length] of lengths.entries()) {
-      to.set(workspace.bytes({ at: queues[t]!, byteLength: length }), at);
-      at += length;
-    }
-    return [encode(all.at, count)];
+    const all = workspace.take(count).at;
+    startsOf(all, lengths).forEach((at, t) => kernel.copyBytes(at, queues[t]!, lengths[t]!));
+    return [(end = kernel.encodeStream(all, count, codes, end))];
   }
 
   function decodeBlock(
@@ -186,14 +235,15 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     const facts = placeRows(view, model, level, b);
     const { rows, cols, count, columns, classes } = facts;
     if (parts.plain !== undefined) {
-      out.set(parts.plain);
-      return checksumAt(place(parts.plain));
+      const plain = place(parts.plain);
+      copyOut(workspace, kernel, workspace.bytes(plain), out);
+      return checksumAt(plain);
     }
     const isHere = out.buffer === workspace.memory.buffer && out.length === blockBytes(view, b);
-    const decoded = isHere ? { at: out.byteOffset, byteLength: out.length } : workspace.take(blockBytes(view, b));
+    const decoded = isHere ? { at: out.byteOffset, byteLength: out.length } : takeInPhase(workspace, blockBytes(view, b), out);
     const code = KINDS.indexOf(kind);
     // All parts at once, and as far behind them as a damaged stream could make a kernel read.
-    const placed = place(block, WORD_BYTES * count);
+    const placed = place(block, CODE_BYTES * count);
     const at = (part: Uint8Array): number => placed.at + part.byteOffset - block.byteOffset;
     let raw = at(parts.raw);
     const signs = kind === "f16" ? raw + 4 * Math.ceil(count / 4) : 0;
@@ -263,7 +313,7 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
 
   function countBytes(bytes: Uint8Array): Float64Array {
     reset();
-    const input = workspace.take(PIECE);
+    const input = takeInPhase(workspace, PIECE, bytes);
     const tables = workspace.take(4096);
     const counts = new Float64Array(256);
     for (let at = 0; at < bytes.length; at += PIECE) {

@@ -5,7 +5,7 @@
 import type { CompactLevel } from "../../formats/encodings/compact/block.ts";
 import { columnClasses, columnFactor, rowClass } from "../../formats/encodings/compact/classes.ts";
 import type { BlockCoder } from "../../formats/encodings/compact/coder.ts";
-import { STEP_COSTS } from "../../formats/encodings/compact/row-costs.ts";
+import { COST_COLUMNS, STEP_COSTS } from "../../formats/encodings/compact/row-costs.ts";
 import type { MatrixView } from "../../formats/encodings/compact/view.ts";
 import type { Workspace } from "../load-wasm.ts";
 import { KINDS, type CompactKernel } from "./kernel.ts";
@@ -27,11 +27,18 @@ export function createClassFitter(
   ): Generator<readonly [at: number, first: number, count: number]> {
     const rowBytes = 2 * cols;
     const batch = Math.min(rows, Math.max(1, Math.floor(PIECE / rowBytes)));
-    const input = workspace.take(batch * rowBytes);
+    // As they lie, when that is in the workspace already.
+    if (bytes.buffer === workspace.memory.buffer && bytes.byteOffset + bytes.length + 64 <= workspace.memory.buffer.byteLength) {
+      for (let first = 0; first < rows; first += batch) yield [bytes.byteOffset + first * rowBytes, first, Math.min(batch, rows - first)];
+      return;
+    }
+    const input = workspace.take(batch * rowBytes + 8);
     for (let first = 0; first < rows; first += batch) {
       const count = Math.min(batch, rows - first);
-      workspace.bytes(input).set(bytes.subarray(first * rowBytes, (first + count) * rowBytes));
-      yield [input.at, first, count];
+      const piece = bytes.subarray(first * rowBytes, (first + count) * rowBytes);
+      const at = input.at + (piece.byteOffset % 8);
+      workspace.bytes({ at, byteLength: piece.length }).set(piece);
+      yield [at, first, count];
     }
   }
 
@@ -56,6 +63,7 @@ export function createClassFitter(
     const costWords = new Int32Array(workspace.memory.buffer, costs.at, 768);
     STEP_COSTS.forEach((step, i) => costWords.set(step, 256 * i));
     let spaces: { readonly symbols: number; readonly escapes: number } | undefined;
+    const measured = Math.min(cols, COST_COLUMNS);
     for (const [at, first, count] of pieces(view, bytes)) {
       kernel.sumRows(at, count, cols, code, factors.at, sums.at, scratch);
       const classes = new Int16Array(workspace.memory.buffer, found.at + 2 * first, count);
@@ -63,11 +71,11 @@ export function createClassFitter(
       for (let i = 0; i < count; i++) classes[i] = rowClass(magnitudes[i]!, cols);
       if (tables === undefined) continue;
       // The first piece is the largest.
-      spaces ??= { symbols: workspace.take(count * cols).at, escapes: workspace.take(4 * count * cols).at };
+      spaces ??= { symbols: workspace.take(count * measured).at, escapes: workspace.take(4 * count * measured).at };
       const { symbols, escapes } = spaces;
       const own = found.at + 2 * first;
-      kernel.toSymbols(at, count, cols, code, own, tables.zeros, tables.tableBits, tables.stride, symbols, escapes);
-      kernel.cheapestRows(symbols, count, cols, own, counts.at, costs.at);
+      kernel.toSymbols(at, count, measured, code, own, tables.zeros, tables.tableBits, tables.stride, cols, symbols, escapes);
+      kernel.cheapestRows(symbols, count, measured, own, counts.at, costs.at);
     }
     return new Int16Array(workspace.memory.buffer, found.at, rows).slice();
   }

@@ -75,6 +75,42 @@ export function encodeStream(symbols: usize, count: i32, table: usize, out: usiz
   return held > 0 ? out + 1 : out;
 }
 
+// Code of two symbols of one table, u32: code << 8 | length. The bits above a symbol's six are its table's number.
+// @ts-ignore: decorator
+@inline
+function pairCode(table: usize, two: u32): u32 {
+  return load<u32>(table + <usize>(((two & 0x3f) | ((two >> 2) & 0xfc0)) << 2));
+}
+
+/** `encodeStream` for symbols of one table of floats. `pairs`: by two symbols, six bits each, u32: code << 8 | length; `singles` as `table` there. */
+export function encodePairs(symbols: usize, count: i32, pairs: usize, singles: usize, out: usize): usize {
+  let pending: u64 = 0;
+  let held: u64 = 0;
+  let i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const four = load<u32>(symbols + i);
+    const ab = pairCode(pairs, four & 0xffff), de = pairCode(pairs, four >> 16);
+    const lengthAb = <u64>(ab & 0xff);
+    pending |= (<u64>(ab >> 8) | (<u64>(de >> 8) << lengthAb)) << held;
+    held += lengthAb + <u64>(de & 0xff);
+    store<u64>(out, pending);
+    out += <usize>(held >> 3);
+    pending >>= held & 0x38;
+    held &= 7;
+  }
+  for (; i < count; i++) {
+    const a = codeOf(singles, <u64>load<u8>(symbols + i));
+    pending |= <u64>(a >> 8) << held;
+    held += <u64>(a & 0xff);
+    store<u64>(out, pending);
+    out += <usize>(held >> 3);
+    pending >>= held & 0x38;
+    held &= 7;
+  }
+  store<u64>(out, pending);
+  return held > 0 ? out + 1 : out;
+}
+
 // @ts-ignore: decorator
 @inline
 function bitsAt(stream: usize, at: usize): u64 {
@@ -123,35 +159,45 @@ export function decodeQueue(streams: usize, count: i32, part: i32, pairs: usize,
   const s0 = <usize>load<u32>(streams), s1 = <usize>load<u32>(streams, 4), s2 = <usize>load<u32>(streams, 8), s3 = <usize>load<u32>(streams, 12);
   let at0: usize = 0, at1: usize = 0, at2: usize = 0, at3: usize = 0;
   const begin1 = to + min(part, count), begin2 = to + min(2 * part, count), begin3 = to + min(3 * part, count), end = to + count;
-  let to0 = to, to1 = begin1, to2 = begin2, to3 = begin3;
-  while (to0 + 8 <= begin1 && to1 + 8 <= begin2 && to2 + 8 <= begin3 && to3 + 8 <= end) {
-    let b0 = bitsAt(s0, at0), b1 = bitsAt(s1, at1), b2 = bitsAt(s2, at2), b3 = bitsAt(s3, at3);
-    // Bits in the low byte, symbols above them; shifts look at the low six bits alone.
-    let f0: u32 = 0, f1: u32 = 0, f2: u32 = 0, f3: u32 = 0;
-    for (let j = 0; j < 4; j++) {
-      const e0 = pairOf(pairs, b0), e1 = pairOf(pairs, b1), e2 = pairOf(pairs, b2), e3 = pairOf(pairs, b3);
-      store<u16>(to0 + <usize>(f0 >> 8), <u16>e0);
-      store<u16>(to1 + <usize>(f1 >> 8), <u16>e1);
-      store<u16>(to2 + <usize>(f2 >> 8), <u16>e2);
-      store<u16>(to3 + <usize>(f3 >> 8), <u16>e3);
-      b0 >>= <u64>(e0 >> 16);
-      b1 >>= <u64>(e1 >> 16);
-      b2 >>= <u64>(e2 >> 16);
-      b3 >>= <u64>(e3 >> 16);
-      f0 += e0 >> 16;
-      f1 += e1 >> 16;
-      f2 += e2 >> 16;
-      f3 += e3 >> 16;
+  // Where symbols go, << 8; the bits of a round gather below.
+  let p0 = <u64>to << 8, p1 = <u64>begin1 << 8, p2 = <u64>begin2 << 8, p3 = <u64>begin3 << 8;
+  for (;;) {
+    // A round takes at most eight symbols of each stream.
+    let rounds = min(
+      min(begin1 - <usize>(p0 >> 8), begin2 - <usize>(p1 >> 8)),
+      min(begin3 - <usize>(p2 >> 8), end - <usize>(p3 >> 8)),
+    ) >> 3;
+    if (rounds == 0) break;
+    for (; rounds > 0; rounds--) {
+      let b0 = bitsAt(s0, at0), b1 = bitsAt(s1, at1), b2 = bitsAt(s2, at2), b3 = bitsAt(s3, at3);
+      // Shifts look at the low six bits alone.
+      for (let j = 0; j < 4; j++) {
+        const e0 = pairOf(pairs, b0), e1 = pairOf(pairs, b1), e2 = pairOf(pairs, b2), e3 = pairOf(pairs, b3);
+        store<u16>(<usize>(p0 >> 8), <u16>e0);
+        store<u16>(<usize>(p1 >> 8), <u16>e1);
+        store<u16>(<usize>(p2 >> 8), <u16>e2);
+        store<u16>(<usize>(p3 >> 8), <u16>e3);
+        const t0 = <u64>(e0 >> 16), t1 = <u64>(e1 >> 16), t2 = <u64>(e2 >> 16), t3 = <u64>(e3 >> 16);
+        b0 >>= t0;
+        b1 >>= t1;
+        b2 >>= t2;
+        b3 >>= t3;
+        p0 += t0;
+        p1 += t1;
+        p2 += t2;
+        p3 += t3;
+      }
+      at0 += <usize>(p0 & 0xff);
+      at1 += <usize>(p1 & 0xff);
+      at2 += <usize>(p2 & 0xff);
+      at3 += <usize>(p3 & 0xff);
+      p0 &= ~0xff;
+      p1 &= ~0xff;
+      p2 &= ~0xff;
+      p3 &= ~0xff;
     }
-    to0 += <usize>(f0 >> 8);
-    to1 += <usize>(f1 >> 8);
-    to2 += <usize>(f2 >> 8);
-    to3 += <usize>(f3 >> 8);
-    at0 += <usize>(f0 & 0xff);
-    at1 += <usize>(f1 & 0xff);
-    at2 += <usize>(f2 & 0xff);
-    at3 += <usize>(f3 & 0xff);
   }
+  const to0 = <usize>(p0 >> 8), to1 = <usize>(p1 >> 8), to2 = <usize>(p2 >> 8), to3 = <usize>(p3 >> 8);
   store<u32>(streams, <u32>decodeStream(s0, at0, <i32>(begin1 - to0), pairs, singles, to0));
   store<u32>(streams, <u32>decodeStream(s1, at1, <i32>(begin2 - to1), pairs, singles, to1), 4);
   store<u32>(streams, <u32>decodeStream(s2, at2, <i32>(begin3 - to2), pairs, singles, to2), 8);

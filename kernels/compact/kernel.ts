@@ -6,6 +6,7 @@ export interface CompactKernel {
   sumRows(x: number, rows: number, cols: number, kind: number, factors: number, out: number, rest: number): void;
   addColumns(x: number, rows: number, cols: number, kind: number, sums: number, rest: number): void;
   countBytes(x: number, count: number, tables: number): void;
+  copyBytes(to: number, from: number, bytes: number): void;
   checksumLanes(x: number, bytes: number, lanes: number): void;
   toSymbols(
     x: number,
@@ -16,13 +17,14 @@ export interface CompactKernel {
     zeros: number,
     tableBits: number,
     stride: number,
+    pitch: number,
     symbols: number,
     escapes: number,
   ): number;
   packRawBits(x: number, count: number, kind: number, out: number): void;
   unpackRawBits(bits: number, count: number, out: number): void;
   cheapestRows(symbols: number, rows: number, cols: number, rowClasses: number, tables: number, costs: number): void;
-  encodeRans(symbols: number, rows: number, cols: number, table: number, words: number, states: number): number;
+  encodeRans(symbols: number, rows: number, cols: number, table: number, packs: number, words: number, states: number): number;
   decodeRans(
     words: number,
     states: number,
@@ -43,6 +45,7 @@ export interface CompactKernel {
     out: number,
   ): number;
   toQueues(symbols: number, rows: number, cols: number, rowClasses: number, packs: number, counts: number, queues: number): void;
+  encodePairs(symbols: number, count: number, pairs: number, singles: number, out: number): number;
   encodeStream(symbols: number, count: number, table: number, out: number): number;
   decodeStream(stream: number, at: number, count: number, pairs: number, singles: number, to: number): number;
   decodeQueue(streams: number, count: number, part: number, pairs: number, singles: number, to: number): void;

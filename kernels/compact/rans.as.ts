@@ -4,39 +4,65 @@ import { endsEscapes, finishTail, openEscapes, patternsOf, rowBase, storeBf16 } 
 const STATE_MIN: u32 = 65536;
 const LANES: i32 = 16;
 
+// Entry of a symbol, 8 bytes: u32 floor(2^32 / frequency) (less one for frequency 1), u16 start, u16 frequency.
+
 // One symbol onto the state at `lane`: the word below `words` is written, and kept when the state was too large. Returns where words begin then.
-// Entry of a symbol, 16 bytes: u64 ceil(2^44 / frequency), u32 frequency << 20, u16 start, u16 4096 - frequency.
-// @ts-ignore: decorator
-@inline
 function put(words: usize, lane: usize, entry: usize): usize {
   let x = load<u32>(lane);
-  const over = <usize>(x >= load<u32>(entry, 8));
-  store<u16>(words - 2, <u16>x);
-  x >>= <u32>(over << 4);
-  const quotient = <u32>((<u64>x * load<u64>(entry)) >> 44);
-  store<u32>(lane, x + <u32>load<u16>(entry, 12) + quotient * <u32>load<u16>(entry, 14));
-  return words - (over << 1);
+  const frequency = <u32>load<u16>(entry, 6);
+  if (x >> 20 >= frequency) {
+    words -= 2;
+    store<u16>(words, <u16>x);
+    x >>= 16;
+  }
+  store<u32>(lane, ((x / frequency) << 12) + (x % frequency) + <u32>load<u16>(entry, 4));
+  return words;
+}
+
+// Entries of four symbols.
+// @ts-ignore: decorator
+@inline
+function entryPair(table: usize, a: usize, b: usize): v128 {
+  return v128.load64_lane(table + b, v128.load64_zero(table + a), 1);
 }
 
 /**
- * rANS, backwards: from the last symbol to the first, words downwards from `words`.
+ * rANS, backwards: from the last symbol to the first, words downwards from `words`; up to 8 bytes below them are written.
  *
- * `table`: entries of 16 bytes by symbol byte. `states`: receives sixteen u32.
+ * `table`: entries of 8 bytes by symbol byte. `states`: receives sixteen u32. `packs`: by mask of four lanes, 16 bytes: where the words of
+ * those lanes lie, as bytes for a swizzle, so that they end at byte 8.
  * @returns where the first word lies.
  */
-export function encodeRans(symbols: usize, rows: i32, cols: i32, table: usize, words: usize, states: usize): usize {
+export function encodeRans(symbols: usize, rows: i32, cols: i32, table: usize, packs: usize, words: usize, states: usize): usize {
   for (let j = 0; j < LANES; j++) store<u32>(states + (j << 2), STATE_MIN);
-  const whole = cols & ~3;
+  const whole = cols & ~15;
   let row = symbols + <usize>(rows - 1) * cols;
+  const low = i32x4.splat(0xffff);
+  const size = i32x4.splat(4096);
   for (let r = rows - 1; r >= 0; r--) {
-    for (let c = cols - 1; c >= whole; c--) words = put(words, states + (<usize>(c & 15) << 2), table + (<usize>load<u8>(row + c) << 4));
+    for (let c = cols - 1; c >= whole; c--) words = put(words, states + (<usize>(c & 15) << 2), table + (<usize>load<u8>(row + c) << 3));
     for (let c = whole - 4; c >= 0; c -= 4) {
-      const four = load<u32>(row + c);
+      const four = <usize>load<u32>(row + c);
       const lane = states + (<usize>(c & 12) << 2);
-      words = put(words, lane + 12, table + <usize>((four >> 20) & 0xff0));
-      words = put(words, lane + 8, table + <usize>((four >> 12) & 0xff0));
-      words = put(words, lane + 4, table + <usize>((four >> 4) & 0xff0));
-      words = put(words, lane, table + <usize>((four << 4) & 0xff0));
+      const e01 = entryPair(table, (four & 0xff) << 3, (four >> 5) & 0x7f8);
+      const e23 = entryPair(table, (four >> 13) & 0x7f8, (four >> 21) & 0x7f8);
+      const reciprocal = i32x4.shuffle(e01, e23, 0, 2, 4, 6);
+      const facts = i32x4.shuffle(e01, e23, 1, 3, 5, 7);
+      const frequency = i32x4.shr_u(facts, 16);
+      let x = v128.load(lane);
+      const over = i32x4.ge_s(i32x4.shr_u(x, 20), frequency);
+      const mask = i32x4.bitmask(over);
+      v128.store64_lane(words - 8, v128.swizzle(x, v128.load(packs + (<usize>mask << 4))), 0);
+      words -= <usize>popcnt(mask) << 1;
+      x = v128.bitselect(i32x4.shr_u(x, 16), x, over);
+      // The quotient is right or one too small.
+      const quotient = i8x16.shuffle(
+        i64x2.extmul_low_i32x4_u(x, reciprocal), i64x2.extmul_high_i32x4_u(x, reciprocal),
+        4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31,
+      );
+      const rest = i32x4.sub(x, i32x4.mul(quotient, frequency));
+      const more = v128.and(i32x4.ge_s(rest, frequency), i32x4.sub(size, frequency));
+      v128.store(lane, i32x4.add(i32x4.add(i32x4.shl(quotient, 12), rest), i32x4.add(v128.and(facts, low), more)));
     }
     row -= cols;
   }

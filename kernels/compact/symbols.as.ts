@@ -15,10 +15,10 @@ let nibbleEnd: usize = 0;
  * Symbols of `rows` rows of floats, one byte each: symbol | table << 6, to `symbols`.
  *
  * `rowClasses`: i16 by row. `zeros`: i16 by (row class mod 4) and column, four times the whole octaves; `tableBits`: u8 likewise, table << 6.
- * `to`: receives escapes, at most 4 bytes an element.
+ * `pitch`: elements from row to row of `x`. `to`: receives escapes, at most 4 bytes an element.
  * @returns bytes of escapes.
  */
-export function toSymbols(x: usize, rows: i32, cols: i32, kind: i32, rowClasses: usize, zeros: usize, tableBits: usize, stride: i32, symbols: usize, to: usize): i32 {
+export function toSymbols(x: usize, rows: i32, cols: i32, kind: i32, rowClasses: usize, zeros: usize, tableBits: usize, stride: i32, pitch: i32, symbols: usize, to: usize): i32 {
   escapes = to;
   nibbles = 0;
   const shift: i32 = kind == 0 ? 5 : 8;
@@ -29,17 +29,17 @@ export function toSymbols(x: usize, rows: i32, cols: i32, kind: i32, rowClasses:
     const t = tableBits + <usize>((q & 3) * stride);
     const base = rowBase(q);
     const bases = i16x8.splat(<i16>base);
+    const masks = i16x8.splat(<i16>mask);
+    const most = i16x8.splat(<i16>ESCAPE);
     let c = 0;
-    for (; c + 8 <= cols; c += 8) {
-      const patterns = v128.load(x + (<usize>c << 1));
-      const coded = v128.and(i16x8.shr_u(patterns, shift), i16x8.splat(<i16>mask));
-      const symbol = i16x8.sub(i16x8.sub(coded, bases), v128.load(z + (<usize>c << 1)));
-      const isEscape = i16x8.ge_u(symbol, i16x8.splat(<i16>ESCAPE));
-      const kept = v128.bitselect(i16x8.splat(<i16>ESCAPE), symbol, isEscape);
-      const bytes = v128.or(i8x16.narrow_i16x8_u(kept, kept), v128.load64_zero(t + c));
-      v128.store64_lane(symbols + c, bytes, 0);
-      if (v128.any_true(isEscape)) {
-        for (let j = c; j < c + 8; j++) putEscape(x, j, shift, mask, base, z);
+    for (; c + 16 <= cols; c += 16) {
+      const at = x + (<usize>c << 1), zero = z + (<usize>c << 1);
+      const first = i16x8.sub(i16x8.sub(v128.and(i16x8.shr_u(v128.load(at), shift), masks), bases), v128.load(zero));
+      const second = i16x8.sub(i16x8.sub(v128.and(i16x8.shr_u(v128.load(at, 16), shift), masks), bases), v128.load(zero, 16));
+      const bytes = i8x16.narrow_i16x8_u(i16x8.min_u(first, most), i16x8.min_u(second, most));
+      v128.store(symbols + c, v128.or(bytes, v128.load(t + c)));
+      if (v128.any_true(i8x16.eq(bytes, i8x16.splat(<i8>ESCAPE)))) {
+        for (let j = c; j < c + 16; j++) putEscape(x, j, shift, mask, base, z);
       }
     }
     for (; c < cols; c++) {
@@ -47,7 +47,7 @@ export function toSymbols(x: usize, rows: i32, cols: i32, kind: i32, rowClasses:
       store<u8>(symbols + c, <u8>((<u32>symbol < <u32>ESCAPE ? symbol : ESCAPE) | <i32>load<u8>(t + c)));
       putEscape(x, c, shift, mask, base, z);
     }
-    x += <usize>cols << 1;
+    x += <usize>pitch << 1;
     symbols += cols;
   }
   return <i32>((nibbles + 1) >> 1);

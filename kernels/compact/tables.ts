@@ -18,10 +18,12 @@ export interface KernelTables {
   readonly singles: Region;
   /** By table and 12 bits, u32: the one symbol or two whose codes they hold in the low bytes, bits << 16, number of symbols << 24. */
   readonly pairs: Region;
-  /** By symbol byte, 16 bytes: u64 ceil(2^44 / frequency), u32 frequency << 20, u16 start, u16 4096 - frequency. */
+  /** By symbol byte, 8 bytes: u32 floor(2^32 / frequency) (2^32 - 1 for frequency 1), u16 start, u16 frequency. */
   readonly ransCodes: Region;
   /** By symbol byte, u32: code << 8 | length. */
   readonly huffmanCodes: Region;
+  /** Of floats, by table and two symbols of six bits, u32: code << 8 | length. */
+  readonly pairCodes: Region;
 }
 
 export function takeTables(workspace: Workspace): KernelTables {
@@ -29,8 +31,9 @@ export function takeTables(workspace: Workspace): KernelTables {
     bySlot: workspace.take(4 * TABLE_SIZE * 4),
     singles: workspace.take(4 * TABLE_SIZE * 2),
     pairs: workspace.take(4 * TABLE_SIZE * 4),
-    ransCodes: workspace.take(256 * 16),
+    ransCodes: workspace.take(256 * 8),
     huffmanCodes: workspace.take(256 * 4),
+    pairCodes: workspace.take(4 * SYMBOLS_PER_TABLE ** 2 * 4),
   };
 }
 
@@ -41,7 +44,14 @@ export function fillTables(workspace: Workspace, regions: KernelTables, tables: 
   const pairs = new Uint32Array(buffer, regions.pairs.at, 4 * TABLE_SIZE);
   const rans = new DataView(buffer, regions.ransCodes.at, regions.ransCodes.byteLength);
   const huffman = new Uint32Array(buffer, regions.huffmanCodes.at, 256);
+  const codePairs = new Uint32Array(buffer, regions.pairCodes.at, 4 * SYMBOLS_PER_TABLE ** 2);
   for (const [t, table] of tables.entries()) {
+    // A table of bytes has more symbols, and no pairs.
+    for (let i = 0; tables.length > 1 && i < SYMBOLS_PER_TABLE ** 2; i++) {
+      const [a, b] = [i % SYMBOLS_PER_TABLE, Math.floor(i / SYMBOLS_PER_TABLE)];
+      const length = (table.lengths[a] ?? 0) + (table.lengths[b] ?? 0);
+      codePairs[t * SYMBOLS_PER_TABLE ** 2 + i] = (((table.codes[a] ?? 0) | ((table.codes[b] ?? 0) << (table.lengths[a] ?? 0))) << 8) | length;
+    }
     singles.set(table.byBits, t * TABLE_SIZE);
     table.byBits.forEach((first, bits) => {
       const length = first & 0xff;
@@ -56,10 +66,9 @@ export function fillTables(workspace: Workspace, regions: KernelTables, tables: 
     table.frequencies.forEach((frequency, symbol) => {
       if (frequency === 0) return;
       const at = t * SYMBOLS_PER_TABLE + symbol;
-      rans.setBigUint64(16 * at, BigInt(Math.ceil(2 ** 44 / frequency)), true);
-      rans.setUint32(16 * at + 8, (frequency << 20) >>> 0, true);
-      rans.setUint16(16 * at + 12, table.starts[symbol]!, true);
-      rans.setUint16(16 * at + 14, TABLE_SIZE - frequency, true);
+      rans.setUint32(8 * at, Math.min(2 ** 32 - 1, Math.floor(2 ** 32 / frequency)), true);
+      rans.setUint16(8 * at + 4, table.starts[symbol]!, true);
+      rans.setUint16(8 * at + 6, frequency, true);
       huffman[at] = (table.codes[symbol]! << 8) | table.lengths[symbol]!;
     });
   }
@@ -75,6 +84,19 @@ export function fillShuffles(bytes: Uint8Array): void {
       bytes[16 * mask + 4 * lane] = 2 * word;
       bytes[16 * mask + 4 * lane + 1] = 2 * word + 1;
       word++;
+    }
+  }
+}
+
+/** By mask of four lanes: where the low words of those lanes lie, as bytes for a swizzle, so that they end at byte 8. */
+export function fillPacks(bytes: Uint8Array): void {
+  bytes.fill(0x80);
+  for (let mask = 0; mask < 16; mask++) {
+    let to = 16 * mask + 8;
+    for (let lane = 3; lane >= 0; lane--) {
+      if (((mask >> lane) & 1) === 0) continue;
+      bytes[--to] = 4 * lane + 1;
+      bytes[--to] = 4 * lane;
     }
   }
 }

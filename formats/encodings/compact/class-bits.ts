@@ -31,27 +31,34 @@ export interface ClassCode {
 
 /** The way with the fewest bits; the first of equals, Rice codes before the canonical one. */
 export function chooseClassCode(values: Int16Array): ClassCode {
-  const sorted = values.toSorted();
-  const base = sorted[Math.floor(values.length / 2)] ?? 0;
+  const low = values.reduce((least, value) => Math.min(least, value), values[0] ?? 0);
+  const high = values.reduce((most, value) => Math.max(most, value), values[0] ?? 0);
+  const counts = Array.from({ length: high - low + 1 }, () => 0);
+  for (const value of values) counts[value - low]!++;
+  const base = low + medianIndex(counts, Math.floor(values.length / 2));
   let best: ClassCode = { base, parameter: 0 };
   let least = Infinity;
   for (let k = 0; k < RICE_LIMIT; k++) {
     let bits = values.length * (k + 1);
-    for (const value of values) bits += fold(value - base) >> k;
+    counts.forEach((count, i) => (bits += count * (fold(low + i - base) >> k)));
     if (bits < least) {
       least = bits;
       best = { base, parameter: k };
     }
   }
-  const [low, high] = [sorted[0] ?? 0, sorted.at(-1) ?? 0];
   // A single value would have a code of no bits; what is read back must take some.
   if (high === low || high - low >= MAX_SYMBOLS) return best;
-  const counts = Array.from({ length: high - low + 1 }, () => 0);
-  for (const value of values) counts[value - low]!++;
   const lengths = limitedLengths(counts, TABLE_BITS);
   let bits = 8 + 4 * counts.length;
   counts.forEach((count, s) => (bits += count * lengths[s]!));
   return bits < least ? { base: low, parameter: CANONICAL, lengths } : best;
+}
+
+/** Where the `rank`-th lies, counted from 0. */
+function medianIndex(counts: readonly number[], rank: number): number {
+  let before = 0;
+  const found = counts.findIndex((count) => (before += count) > rank);
+  return Math.max(0, found);
 }
 
 /** The lists one after the other, in whole words of four bytes. */

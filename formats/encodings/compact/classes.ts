@@ -10,7 +10,7 @@
 import type { MatrixView } from "./view.ts";
 
 /** Rows that columns are measured on at most, and their elements; they lie evenly spread. */
-const SAMPLE_ROWS = 4096;
+const SAMPLE_ROWS = 1024;
 const SAMPLE_ELEMENTS = 4 * 2 ** 20;
 /** Rows that lie together. */
 const SAMPLE_RUN = 16;

@@ -10,7 +10,7 @@ import { cheapestRows } from "./row-costs.ts";
 import type { TensorModel } from "./symbols.ts";
 import type { MatrixView } from "./view.ts";
 
-/** An encoded block (fresh memory) and the checksum of its elements. */
+/** An encoded block and the checksum of its elements. The block may lie in memory that the coder's next encoding overwrites. */
 export interface CheckedBlock {
   readonly block: Uint8Array;
   readonly checksum: number;

@@ -69,14 +69,14 @@ export function planColumns(view: MatrixView, sample: () => Uint8Array, coder: B
  * Encodes a range.
  *
  * @param bytes - its elements.
- * @param onBlock - sees each block before the next is encoded.
+ * @param keep - sees each block before the next is encoded, and gives what is to be kept of it; a copy when absent.
  * @returns undefined when the range is a whole tensor of bytes and a table would not save enough.
  */
 export function encodeRange(
   { view, level, plan: given }: RangeTask,
   bytes: Uint8Array,
   coder: BlockCoder,
-  onBlock?: (b: number, block: Uint8Array, checksum: number, model: TensorModel) => void,
+  keep: (b: number, block: Uint8Array, checksum: number, model: TensorModel) => Uint8Array = (_, block) => new Uint8Array(block),
 ): RangeResult | undefined {
   const plan =
     given ?? (view.kind === "bytes" ? planBytes(coder.countBytes(bytes)) : planColumns(view, () => sampleRows(view, bytes), coder));
@@ -89,8 +89,7 @@ export function encodeRange(
   for (let b = 0, at = 0; b < view.blocks; b++) {
     const part = bytes.subarray(at, (at += blockBytes(view, b)));
     const { block, checksum } = coder.encodeBlock(view, model, level, b, part);
-    onBlock?.(b, block, checksum, model);
-    blocks.push(block);
+    blocks.push(keep(b, block, checksum, model));
     checksums.push(checksum);
   }
   return { plan, rows, blocks, checksums };

@@ -1,6 +1,6 @@
 /**
  * The last step of choosing a row's class at level `fast`: whole bits of Huffman codes differ by table, so a class beside the one that fits the row's
- * magnitude can be shorter. What the row would take with each is counted exactly, escapes aside.
+ * magnitude can be shorter. What the first weights of the row would take with each is counted, escapes at a fixed cost.
  * @module
  */
 import { MAX_ROW_CLASS, type Classes } from "./classes.ts";
@@ -10,6 +10,8 @@ import type { MatrixView } from "./view.ts";
 
 /** Classes tried, as differences, the first that takes the fewest bits wins. */
 export const ROW_STEPS = [0, -1, 1] as const;
+/** Columns whose weights are counted: enough to choose by. */
+export const COST_COLUMNS = 256;
 /** Bits of an escape: a long code, and a nibble or more. */
 const ESCAPE_COST = 18;
 
@@ -42,8 +44,9 @@ export function cheapestRows({ kind, cols }: MatrixView, classes: Classes, patte
   if (kind === "bytes") return classes.rows;
   return classes.rows.map((q, r) => {
     const counts = new Uint32Array(256);
-    const symbols = toSymbols(kind, patterns.subarray(r * cols, (r + 1) * cols), classes, r);
-    for (let c = 0; c < cols; c++) counts[(((q + classes.columns[c]!) & 3) << 6) | symbols[c]!]!++;
+    const measured = Math.min(cols, COST_COLUMNS);
+    const symbols = toSymbols(kind, patterns.subarray(r * cols, r * cols + measured), classes, r);
+    for (let c = 0; c < measured; c++) counts[(((q + classes.columns[c]!) & 3) << 6) | symbols[c]!]!++;
     return cheapestClass(q, counts);
   });
 }

@@ -76,7 +76,7 @@ export function rowsOfBlock({ rows, rowsPerBlock }: MatrixView, b: number): numb
 }
 
 /** Elements of blocks that are worked on together, at most. */
-const RANGE_ELEMENTS = 4 * 2 ** 20;
+export const RANGE_ELEMENTS = 4 * 2 ** 20;
 
 /** Blocks that are read, encoded and written together: what a worker does at a time. */
 export function blocksPerRange({ cols, rowsPerBlock }: MatrixView): number {
