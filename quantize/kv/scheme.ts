@@ -11,7 +11,7 @@ import { findAttention, type AttentionTaps } from "../../model/kv/cut.ts";
 import type { KvCode, KvScheme, StaticOp } from "../../model/kv/scheme.ts";
 import type { Samples } from "../../model/sample-list.ts";
 import { findKeyRows } from "../transforms/reorder/key-rows.ts";
-import { absMaxKey, normKey } from "../transforms/reorder/keys.ts";
+import { absMaxKey, gainBefore, normKey } from "../transforms/reorder/keys.ts";
 import { searchOrder, sortedBy, type BlockRule } from "../transforms/reorder/search.ts";
 import { needsCalibration, type KvSpec } from "./spec.ts";
 
@@ -124,5 +124,5 @@ async function rowNorms(block: Block, spec: KvSpec): Promise<Float64Array> {
     );
   }
   const weight = toFloat32(await block.weights.get(rows.k.site.weight)!.read());
-  return normKey(weight, rows.k.site, rows.k.firstRow, rows.kvHeads * rows.headSize);
+  return normKey(weight, rows.k.site, rows.k.firstRow, rows.kvHeads * rows.headSize, await gainBefore(block, rows.k.site));
 }

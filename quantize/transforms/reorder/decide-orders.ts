@@ -11,7 +11,7 @@ import type { TensorOrder } from "../../decisions.ts";
 import { compilePattern } from "../../patterns.ts";
 import type { ReorderSettings } from "../../settings.ts";
 import { findKeyRows, type KeyRows, type ProjectedRows } from "./key-rows.ts";
-import { absMaxKey, normKey } from "./keys.ts";
+import { absMaxKey, gainBefore, normKey } from "./keys.ts";
 import { searchOrder, sortedBy, type BlockRule } from "./search.ts";
 
 /** What ordering one block looks at. */
@@ -125,7 +125,13 @@ async function headOrders(context: OrderContext, rows: KeyRows): Promise<Int32Ar
   const { kvHeads, headSize, k } = rows;
   const shared = k.norm !== undefined || rows.q.norm !== undefined;
   if (settings.order === "norm") {
-    const norms = normKey(toFloat32(await block.weights.get(k.site.weight)!.read()), k.site, k.firstRow, kvHeads * headSize);
+    const norms = normKey(
+      toFloat32(await block.weights.get(k.site.weight)!.read()),
+      k.site,
+      k.firstRow,
+      kvHeads * headSize,
+      await gainBefore(block, k.site),
+    );
     const perHead = Array.from({ length: kvHeads }, (_, head) => norms.subarray(head * headSize, (head + 1) * headSize));
     if (!shared) return perHead.map((keys) => inPairs(sortedBy(keys), settings, headSize, rows));
     const joint = Float64Array.from({ length: headSize }, (_, c) => Math.hypot(...perHead.map((keys) => keys[c]!)));
