@@ -85,21 +85,27 @@ export function addColumns(x: usize, rows: i32, cols: i32, kind: i32, sums: usiz
 /**
  * Row classes that take the fewest bits, see row-costs.ts: each of `rowClasses` (i16) goes one down or up, or stays.
  *
- * `symbols`: symbol | table << 6 of every element with the classes there are. `tables`: 4 KB. `costs`: 256 u32 for each of the steps 0, -1, 1.
+ * `symbols`: symbol | table << 6 of every element with the classes there are; at most 32,767 columns. `tables`: 1 KB. `costs`: 256 u16 for each
+ * of the steps 0, -1, 1.
  */
 export function cheapestRows(symbols: usize, rows: i32, cols: i32, rowClasses: usize, tables: usize, costs: usize): void {
   for (let r = 0; r < rows; r++) {
-    memory.fill(tables, 0, 4096);
-    countBytes(symbols, cols, tables);
+    for (let i: usize = 0; i < 1024; i += 16) v128.store(tables + i, i32x4.splat(0));
+    let c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      const four = load<u32>(symbols + c);
+      countOne(tables, four & 0xff);
+      countOne(tables + 512, (four >> 8) & 0xff);
+      countOne(tables, (four >> 16) & 0xff);
+      countOne(tables + 512, four >> 24);
+    }
+    for (; c < cols; c++) countOne(tables, <u32>load<u8>(symbols + c));
     let same = i32x4.splat(0), down = i32x4.splat(0), up = i32x4.splat(0);
-    for (let i: usize = 0; i < 1024; i += 16) {
-      const four = i32x4.add(
-        i32x4.add(v128.load(tables + i), v128.load(tables + i, 1024)),
-        i32x4.add(v128.load(tables + i, 2048), v128.load(tables + i, 3072)),
-      );
-      same = i32x4.add(same, i32x4.mul(four, v128.load(costs + i)));
-      down = i32x4.add(down, i32x4.mul(four, v128.load(costs + i, 1024)));
-      up = i32x4.add(up, i32x4.mul(four, v128.load(costs + i, 2048)));
+    for (let i: usize = 0; i < 512; i += 16) {
+      const eight = i16x8.add(v128.load(tables + i), v128.load(tables + i, 512));
+      same = i32x4.add(same, i32x4.dot_i16x8_s(eight, v128.load(costs + i)));
+      down = i32x4.add(down, i32x4.dot_i16x8_s(eight, v128.load(costs + i, 512)));
+      up = i32x4.add(up, i32x4.dot_i16x8_s(eight, v128.load(costs + i, 1024)));
     }
     const q = load<i16>(rowClasses);
     let best = q;
@@ -114,6 +120,13 @@ export function cheapestRows(symbols: usize, rows: i32, cols: i32, rowClasses: u
     rowClasses += 2;
     symbols += cols;
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function countOne(table: usize, symbol: u32): void {
+  const at = table + <usize>(symbol << 1);
+  store<u16>(at, load<u16>(at) + 1);
 }
 
 // @ts-ignore: decorator

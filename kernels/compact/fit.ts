@@ -58,9 +58,9 @@ export function createClassFitter(
     const sums = workspace.take(4 * rows);
     const found = workspace.take(2 * rows);
     const tables = level === "fast" ? takeColumns(workspace, cols, columns, "max") : undefined;
-    const counts = workspace.take(4096);
-    const costs = workspace.take(3072);
-    const costWords = new Int32Array(workspace.memory.buffer, costs.at, 768);
+    const counts = workspace.take(1024);
+    const costs = workspace.take(1536);
+    const costWords = new Uint16Array(workspace.memory.buffer, costs.at, 768);
     STEP_COSTS.forEach((step, i) => costWords.set(step, 256 * i));
     let spaces: { readonly symbols: number; readonly escapes: number } | undefined;
     const measured = Math.min(cols, COST_COLUMNS);

@@ -50,7 +50,8 @@ export function fillTables(workspace: Workspace, regions: KernelTables, tables: 
     for (let i = 0; tables.length > 1 && i < SYMBOLS_PER_TABLE ** 2; i++) {
       const [a, b] = [i % SYMBOLS_PER_TABLE, Math.floor(i / SYMBOLS_PER_TABLE)];
       const length = (table.lengths[a] ?? 0) + (table.lengths[b] ?? 0);
-      codePairs[t * SYMBOLS_PER_TABLE ** 2 + i] = (((table.codes[a] ?? 0) | ((table.codes[b] ?? 0) << (table.lengths[a] ?? 0))) << 8) | length;
+      codePairs[t * SYMBOLS_PER_TABLE ** 2 + i] =
+        (((table.codes[a] ?? 0) | ((table.codes[b] ?? 0) << (table.lengths[a] ?? 0))) << 8) | length;
     }
     singles.set(table.byBits, t * TABLE_SIZE);
     table.byBits.forEach((first, bits) => {

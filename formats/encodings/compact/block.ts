@@ -120,7 +120,8 @@ export function splitBlock(name: string, view: MatrixView, level: CompactLevel, 
   const lengths = Array.from({ length: named }, (_, s) => numbers.getUint16(2 + 2 * s, true));
   const fixed = at + rawBytes + escapeBytes + lengths.reduce((sum, length) => sum + length, 0);
   if (fixed > block.length) throw fail(`its parts take ${fixed} bytes, the block has ${block.length}`);
-  for (let lane = 0; level === "max" && lane < LANES; lane++) {
+  const lanes = level === "max" ? LANES : 0;
+  for (let lane = 0; lane < lanes; lane++) {
     states[lane] = numbers.getUint32(4 + 4 * lane, true);
     if (states[lane]! < STATE_MIN) throw fail(`state ${lane} is ${states[lane]}, below ${STATE_MIN}`);
   }

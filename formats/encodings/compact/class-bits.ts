@@ -31,8 +31,12 @@ export interface ClassCode {
 
 /** The way with the fewest bits; the first of equals, Rice codes before the canonical one. */
 export function chooseClassCode(values: Int16Array): ClassCode {
-  const low = values.reduce((least, value) => Math.min(least, value), values[0] ?? 0);
-  const high = values.reduce((most, value) => Math.max(most, value), values[0] ?? 0);
+  let low = values[0] ?? 0;
+  let high = low;
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
   const counts = Array.from({ length: high - low + 1 }, () => 0);
   for (const value of values) counts[value - low]!++;
   const base = low + medianIndex(counts, Math.floor(values.length / 2));
@@ -40,7 +44,7 @@ export function chooseClassCode(values: Int16Array): ClassCode {
   let least = Infinity;
   for (let k = 0; k < RICE_LIMIT; k++) {
     let bits = values.length * (k + 1);
-    counts.forEach((count, i) => (bits += count * (fold(low + i - base) >> k)));
+    for (const [i, count] of counts.entries()) bits += count * (fold(low + i - base) >> k);
     if (bits < least) {
       least = bits;
       best = { base, parameter: k };

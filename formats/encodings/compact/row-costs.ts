@@ -11,7 +11,7 @@ import type { MatrixView } from "./view.ts";
 /** Classes tried, as differences, the first that takes the fewest bits wins. */
 export const ROW_STEPS = [0, -1, 1] as const;
 /** Columns whose weights are counted: enough to choose by. */
-export const COST_COLUMNS = 256;
+export const COST_COLUMNS = 384;
 /** Bits of an escape: a long code, and a nibble or more. */
 const ESCAPE_COST = 18;
 

@@ -51,20 +51,24 @@ export function createDecodePool(workers: number, bytes: number): Pool<DecodeTas
   return createPool({ workers: bytes < THREADED_BYTES ? 0 : workers, module, run: decode });
 }
 
-/** All tensors of a file, in tasks. @param to - file that receives them. */
+/** All tensors of a file, in tasks, the largest first, so that no thread is left with one at the end. @param to - file that receives them. */
 export function decodeTasks(path: string, { header, tensors }: CompactFile, to?: string): readonly DecodeTask[] {
+  const places: DecodeTask["tensors"][number][] = [];
+  let offset = header.length;
+  for (const { name, byteLength } of tensors.values()) {
+    places.push({ name, offset, bytes: byteLength });
+    offset += byteLength;
+  }
   const tasks: DecodeTask[] = [];
   let group: DecodeTask["tensors"][number][] = [];
   let bytes = 0;
-  let offset = header.length;
   const flush = (): void => {
     if (group.length > 0) tasks.push({ path, tensors: group, ...(to !== undefined && { to }) });
     [group, bytes] = [[], 0];
   };
-  for (const { name, byteLength } of tensors.values()) {
-    group.push({ name, offset, bytes: byteLength });
-    offset += byteLength;
-    bytes += byteLength;
+  for (const place of places.toSorted((a, b) => b.bytes - a.bytes)) {
+    group.push(place);
+    bytes += place.bytes;
     if (bytes >= TASK_BYTES) flush();
   }
   flush();
