@@ -7,6 +7,7 @@ import { byteLength, elementCount } from "../core/dtype.ts";
 import type { TensorSpec } from "../formats/containers/container.ts";
 import type { Model } from "../model/model.ts";
 import { isLossless, planLossless } from "./lossless/run.ts";
+import { refuseKernels } from "./kernels/artifact.ts";
 import { onnxSource } from "./onnx/prepare.ts";
 import { planOnnx } from "./onnx/run.ts";
 import { prepare, type Prepared } from "./prepare.ts";
@@ -35,7 +36,10 @@ const SEARCH_TOKENS = 512;
 export async function planQuantization(source: string | Model, options: QuantizeOptions): Promise<Plan> {
   if (isLossless(options.recipe)) return planLossless(source, options);
   const onnx = await onnxSource(source);
-  if (onnx !== undefined) return planOnnx(onnx, options);
+  if (onnx !== undefined) {
+    refuseKernels(options.recipe.kernels, "ONNX");
+    return planOnnx(onnx, options);
+  }
   return makePlan(await prepare(source, options), options);
 }
 

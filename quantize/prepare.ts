@@ -15,6 +15,7 @@ import { resolveSettings, scaleDType, type Settings } from "./settings.ts";
 import { chooseSites, type SiteChoice } from "./sites.ts";
 import { ordersKeys } from "./transforms/reorder/decide-orders.ts";
 import { findKeyRows } from "./transforms/reorder/key-rows.ts";
+import { checkKernelRecipe } from "./kernels/artifact.ts";
 import { openTensorModel } from "./tensor-model.ts";
 import type { QuantizeOptions } from "./types.ts";
 
@@ -67,6 +68,11 @@ export async function prepare(source: string | Model, options: QuantizeOptions):
   const choices = leaveUnheld(wanted, targets, settings);
   if (!settings.isFloat && !choices.some(({ plan }) => plan.weight !== undefined)) {
     throw new InputError("input.option", `${path}: the recipe leaves every one of its ${choices.length} linear sites float`, { path });
+  }
+  const { kernels } = options.recipe;
+  if (kernels !== undefined) {
+    const weights = choices.flatMap(({ plan: { weight } }) => (weight === undefined ? [] : [weight]));
+    checkKernelRecipe(kernels, weights);
   }
   const scales = scaleDType(settings.scale, model.facts.dtype);
   const widened = widenedTensors(model, settings);

@@ -29,6 +29,7 @@ import { checkBudgets } from "./budgets.ts";
 import { makePlan } from "./plan.ts";
 import { createKvScheme } from "./kv/scheme.ts";
 import { needsCalibration, parseKv } from "./kv/spec.ts";
+import { refuseKernels } from "./kernels/artifact.ts";
 import { reorderedModel } from "./reordered.ts";
 import { prepare, type Prepared, type Target } from "./prepare.ts";
 import { runKey } from "./run-key.ts";
@@ -56,6 +57,7 @@ const CALIBRATION_FILE = "calibration.safetensors";
 export async function quantize(source: string | Model, options: QuantizeOptions): Promise<QuantizeReport> {
   if (isLossless(options.recipe)) return quantizeLossless(source, options);
   const onnx = await onnxSource(source);
+  if (onnx !== undefined || wantsOnnxDirectory(options)) refuseKernels(options.recipe.kernels, "ONNX");
   if (onnx !== undefined) return quantizeOnnx(onnx, options);
   if (wantsOnnxDirectory(options)) return quantizeToOnnx(source, options, quantize);
   const started = performance.now();

@@ -35,7 +35,7 @@ export interface Recipe {
   readonly patterns?: readonly { readonly pattern: string; readonly attributes?: readonly string[] }[];
   /** Round wider floats to bf16 first: the one lossy step a lossless run can take, only when asked for. */
   readonly cast?: "bf16";
-  /** Decoders to put beside a DFloat11 artifact: "c", "wasm". */
+  /** Kernels to put beside an artifact: "c", "wasm" for block formats and lossless methods, "wgsl", "cuda" for DFloat11. */
   readonly kernels?: readonly string[];
 }
 

@@ -2,8 +2,8 @@
  * The write phase: tensors stream into partial files, small files follow, then all become the artifact.
  * @module
  */
-import { open, readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, open, readFile, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { byteLength, type DType } from "../core/dtype.ts";
 import { schemeName } from "../core/scheme.ts";
 import { replaceFile, writeFileAtomic, writeFully } from "../formats/containers/atomic.ts";
@@ -13,6 +13,7 @@ import { carriedFiles } from "./carry-over.ts";
 import { CommitQueue } from "./commit.ts";
 import type { Decisions } from "./decisions.ts";
 import { foldRecords } from "./fold-records.ts";
+import { blockKernelFiles } from "./kernels/artifact.ts";
 import { hashBytes, MANIFEST_FILE, type Manifest, type ManifestTensor } from "./manifest.ts";
 import { exportSites, type OutputLayout } from "./output-layout.ts";
 import { PARTIAL, publish, type ClaimedOutput } from "./output-directory.ts";
@@ -188,7 +189,16 @@ export function signalToNoise(signal: number, noise: number): number {
 
 /** Everything but the tensors, each under its partial name. @returns all files in the order in which they appear. */
 async function writeSmallFiles(
-  { prepared, plan, decisions, target, output }: WriteRequest,
+  {
+    prepared,
+    plan,
+    decisions,
+    target,
+    output,
+    options: {
+      recipe: { kernels },
+    },
+  }: WriteRequest,
   tasks: readonly PlannedTask[],
   finished: ReadonlyMap<string, TaskRecord>,
   sites: readonly SiteReport[],
@@ -198,12 +208,14 @@ async function writeSmallFiles(
   const { layout } = target;
   const files = new Map<string, { bytes: number; sha256: string }>();
   const add = async (name: string, content: Uint8Array): Promise<void> => {
+    await mkdir(dirname(join(directory, name)), { recursive: true });
     await replaceFile(join(directory, name + PARTIAL), (handle) => writeFully(handle, content));
     files.set(name, { bytes: content.byteLength, sha256: hashBytes(content) });
   };
   if (model.directory !== undefined) {
     for (const name of await carriedFiles(model.directory)) await add(name, await readFile(join(model.directory, name)));
   }
+  if (kernels !== undefined) for (const [name, content] of await blockKernelFiles(kernels, layout, directory)) await add(name, content);
   if (layout.index !== undefined) await add(INDEX_FILE, jsonBytes(layout.index));
   const ignored = choices
     .filter(({ plan: { weight }, site }) => weight === undefined && site.kind !== "embedding")

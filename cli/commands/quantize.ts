@@ -95,7 +95,11 @@ function addRecipeOptions(command: Command): void {
       collect,
     )
     .option("--cast <dtype>", "lossless: bf16 rounds wider weights first, which is lossy")
-    .option("--kernels <languages>", "lossless: put decoders beside the artifact: c, wasm, wgsl, cuda", collect);
+    .option(
+      "--kernels <languages>",
+      "put kernels beside the artifact: c, wasm (bfp, mx, nvfp4 and lossless), wgsl, cuda (dfloat11)",
+      collect,
+    );
   addDataOptions(command);
   addEngineOptions(command);
   command.addOption(new Option("--log-level <level>").hideHelp());

@@ -346,12 +346,25 @@ void bw_gemm_int8(const int8_t *a, const int8_t *b, size_t m, size_t n, size_t k
 #include "sha256.h"
 #include "blocks_selftest.h"
 
-static uint8_t *bw_read(FILE *file, long long offset, long long length) {
-  uint8_t *bytes = malloc((size_t)length + 1);
-  if (bytes == NULL || fseek(file, (long)offset, SEEK_SET) != 0 || fread(bytes, 1, (size_t)length, file) != (size_t)length) {
-    fprintf(stderr, "cannot read %lld bytes at %lld\n", length, offset);
+typedef struct {
+  const char *file;
+  long long offset, length;
+} bw_place;
+
+static uint8_t *bw_read(const char *folder, bw_place place) {
+  size_t room = strlen(folder) + strlen(place.file) + 2, length = (size_t)place.length;
+  char *path = malloc(room);
+  uint8_t *bytes = malloc(length + 1);
+  FILE *file;
+  if (path == NULL || bytes == NULL) exit(2);
+  snprintf(path, room, "%s/%s", folder, place.file);
+  file = fopen(path, "rb");
+  if (file == NULL || fseek(file, (long)place.offset, SEEK_SET) != 0 || fread(bytes, 1, length, file) != length) {
+    fprintf(stderr, "cannot read %lld bytes at %lld of %s\n", place.length, place.offset, path);
     exit(2);
   }
+  fclose(file);
+  free(path);
   return bytes;
 }
 
@@ -376,38 +389,26 @@ static int bw_check(const char *what, const float *values, size_t count, const c
 }
 
 int main(int argc, char **argv) {
-  static const long long codes_at[2] = BW_TEST_CODES, scales_at[2] = BW_TEST_SCALES, divisor_at[2] = BW_TEST_DIVISOR;
+  static const bw_place codes_at = BW_TEST_CODES, scales_at = BW_TEST_SCALES, divisor_at = BW_TEST_DIVISOR;
   const char *folder = argc > 1 ? argv[1] : "..";
-  const char *name = BW_TEST_FILE;
-  size_t rows = BW_TEST_ROWS, cols = BW_TEST_COLS, r, length = strlen(folder) + strlen(name) + 2;
-  char *path = malloc(length);
-  FILE *file;
+  size_t rows = BW_TEST_ROWS, cols = BW_TEST_COLS, r;
   uint8_t *codes, *scales;
   float divisor = 1, *values, *products;
   bw_format format;
   size_t row_bytes, row_blocks;
   int wrong;
-  if (path == NULL) return 2;
-  snprintf(path, length, "%s/%s", folder, name);
-  file = fopen(path, "rb");
-  if (file == NULL) {
-    fprintf(stderr, "cannot open %s\n", path);
-    return 2;
-  }
-  codes = bw_read(file, codes_at[0], codes_at[1]);
-  scales = bw_read(file, scales_at[0], scales_at[1]);
-  if (divisor_at[1] == 4) {
-    uint8_t *bytes = bw_read(file, divisor_at[0], 4);
+  codes = bw_read(folder, codes_at);
+  scales = bw_read(folder, scales_at);
+  if (divisor_at.length == 4) {
+    uint8_t *bytes = bw_read(folder, divisor_at);
     uint32_t bits = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
     memcpy(&divisor, &bits, sizeof divisor);
     free(bytes);
   }
-  fclose(file);
-  free(path);
   if (bw_format_named(&format, BW_TEST_FORMAT, BW_TEST_BLOCK, BW_FLOOR, divisor) != 0) return 2;
   row_bytes = bw_row_bytes(&format, cols);
   row_blocks = bw_row_blocks(&format, cols);
-  if ((unsigned long long)codes_at[1] != rows * row_bytes || (unsigned long long)scales_at[1] != rows * row_blocks) return 2;
+  if ((unsigned long long)codes_at.length != rows * row_bytes || (unsigned long long)scales_at.length != rows * row_blocks) return 2;
   values = malloc(rows * cols * sizeof *values);
   products = malloc(rows * sizeof *products);
   if (values == NULL || products == NULL) return 2;

@@ -128,16 +128,17 @@ async function selfTest(artifact) {
   const { readFile, open } = await import("node:fs/promises");
   const { createHash } = await import("node:crypto");
   const here = (name) => readFile(new URL(name, import.meta.url));
-  const { file, module, format, block, rows, cols, arrays, values, products } = JSON.parse(await here("blocks_selftest.json"));
-  const handle = await open(`${artifact}/${file}`);
-  const read = async ([offset, length]) => {
+  const { module, format, block, rows, cols, arrays, values, products } = JSON.parse(await here("blocks_selftest.json"));
+  const read = async ({ file, offset, length }) => {
     const bytes = new Uint8Array(length);
-    if ((await handle.read(bytes, 0, length, offset)).bytesRead !== length) throw new Error(`${file} is too short`);
+    const handle = await open(`${artifact}/${file}`);
+    const { bytesRead } = await handle.read(bytes, 0, length, offset);
+    await handle.close();
+    if (bytesRead !== length) throw new Error(`${file} is too short`);
     return bytes;
   };
   const [codes, scales] = [await read(arrays.codes), await read(arrays.scales)];
   const divisor = arrays.divisor === undefined ? 1 : new DataView((await read(arrays.divisor)).buffer).getFloat32(0, true);
-  await handle.close();
   const kernels = await createKernels(await here("blocks.wasm"), await here("gemm-int8.wasm"));
   const matrix = { format, block, rows, cols, codes, scales, divisor };
   const first = { ...matrix, rows: 1, codes: codes.subarray(0, codes.length / rows), scales: scales.subarray(0, scales.length / rows) };

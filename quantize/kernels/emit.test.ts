@@ -58,12 +58,11 @@ function artifact(format: BlockFormat): { directory: string; codes: Uint8Array; 
   writeFileSync(join(directory, "model.safetensors"), Buffer.concat([Buffer.from("head"), codes, scales, divisor]));
   const at = 4 + codes.length;
   const facts = blockSelfTest(quantized, {
-    file: "model.safetensors",
     module: 'layer "0"',
     arrays: {
-      codes: [4, codes.length],
-      scales: [at, scales.length],
-      ...(divisor.length === 0 ? {} : { divisor: [at + scales.length, 4] as const }),
+      codes: { file: "model.safetensors", offset: 4, length: codes.length },
+      scales: { file: "model.safetensors", offset: at, length: scales.length },
+      ...(divisor.length === 0 ? {} : { divisor: { file: "model.safetensors", offset: at + scales.length, length: 4 } }),
     },
   });
   return {

@@ -22,19 +22,23 @@ const FOLDER = "kernels/";
 /** Languages there are kernels in. */
 export const BLOCK_KERNELS: readonly string[] = ["c", "wasm"];
 
-type Place = readonly [offset: number, length: number];
+/** Bytes of the artifact. */
+export interface Place {
+  /** File name relative to the artifact. */
+  readonly file: string;
+  readonly offset: number;
+  readonly length: number;
+}
 
 /** Where the self-test's tensor lies and what it must give. */
 export interface BlockSelfTest {
-  /** File name relative to the artifact. */
-  readonly file: string;
   readonly module: string;
   /** As `BlockFormat.name`. */
   readonly format: string;
   readonly block: number;
   readonly rows: number;
   readonly cols: number;
-  /** Byte offset in the file and length; `divisor` for NVFP4. */
+  /** `divisor` for NVFP4. */
   readonly arrays: { readonly codes: Place; readonly scales: Place; readonly divisor?: Place };
   /** SHA-256 of the f32 values [rows, cols], and of the f32 products of row 0 with every row; little-endian. */
   readonly values: string;
@@ -46,10 +50,7 @@ export interface BlockSelfTest {
  *
  * @throws {UnsupportedError} `unsupported.scheme` when it is in no block format.
  */
-export function blockSelfTest(
-  quantized: QuantizedTensor,
-  { file, module, arrays }: Pick<BlockSelfTest, "file" | "module" | "arrays">,
-): BlockSelfTest {
+export function blockSelfTest(quantized: QuantizedTensor, { module, arrays }: Pick<BlockSelfTest, "module" | "arrays">): BlockSelfTest {
   const format = requireBlockFormat(quantized.scheme);
   const [rows, cols] = [quantized.shape[0]!, quantized.shape[1]!];
   const perRow = Math.ceil(cols / format.block);
@@ -60,7 +61,6 @@ export function blockSelfTest(
     scales: quantized.scales.slice(0, perRow),
   };
   return {
-    file,
     module,
     format: format.name,
     block: format.block,
@@ -112,11 +112,10 @@ export async function emitBlockKernels(names: readonly string[], test: BlockSelf
   return files;
 }
 
-function headerText({ file, module, format, block, rows, cols, arrays, values, products }: BlockSelfTest): string {
-  const place = ([offset, length]: Place): string => `{${offset}LL, ${length}LL}`;
+function headerText({ module, format, block, rows, cols, arrays, values, products }: BlockSelfTest): string {
+  const place = ({ file, offset, length }: Place): string => `{${cString(file)}, ${offset}LL, ${length}LL}`;
   return [
     "/* What the self-test of blocks.c reads and expects. */",
-    `#define BW_TEST_FILE ${cString(file)}`,
     `#define BW_TEST_MODULE ${cString(module)}`,
     `#define BW_TEST_FORMAT ${cString(format)}`,
     `#define BW_TEST_BLOCK ${block}`,
@@ -124,7 +123,7 @@ function headerText({ file, module, format, block, rows, cols, arrays, values, p
     `#define BW_TEST_COLS ${cols}`,
     `#define BW_TEST_CODES ${place(arrays.codes)}`,
     `#define BW_TEST_SCALES ${place(arrays.scales)}`,
-    `#define BW_TEST_DIVISOR ${place(arrays.divisor ?? [0, 0])}`,
+    `#define BW_TEST_DIVISOR ${place(arrays.divisor ?? { file: "", offset: 0, length: 0 })}`,
     `#define BW_TEST_VALUES ${cString(values)}`,
     `#define BW_TEST_PRODUCTS ${cString(products)}`,
     "",
