@@ -87,6 +87,9 @@ function actionOf(site: OnnxSite, settings: OnnxSettings, opset: number, protect
   }
   const problem = matrixProblem(site);
   if (problem !== undefined) return { kind: "dequantize", scheme: axisScheme(settings, 8), reason: `weight-only: ${problem}` };
+  if (protectedBy !== undefined && settings.activation === "float") {
+    return weightOnly({ ...settings, weightBits: 8 }, site, opset, protectedBy.replace("weight-only", "8 bits"));
+  }
   if (protectedBy !== undefined) return weightOnly(settings, site, opset, protectedBy);
   if (settings.activation === "static") {
     if (!site.observable)
@@ -114,9 +117,9 @@ function actionOf(site: OnnxSite, settings: OnnxSettings, opset: number, protect
 function weightOnly(settings: OnnxSettings, site: OnnxSite, opset: number, reason: string | undefined): SiteAction {
   const why = reason === undefined ? {} : { reason };
   const { weightBits, block, form, search } = settings;
-  const symmetric = settings.symmetric ?? true;
+  const symmetric = settings.symmetric ?? weightBits === 8;
   const size = typeof block === "number" ? block : undefined;
-  if (form === "nbits" && size !== undefined && weightBits !== 2) {
+  if (form === "nbits" && size !== undefined) {
     const accuracy = settings.activation === "tensor" || settings.activation === "token" ? { accuracyLevel: 4 } : {};
     return { kind: "nbits", scheme: { bits: weightBits, block: size, symmetric, search, ...accuracy }, ...why };
   }
@@ -126,7 +129,7 @@ function weightOnly(settings: OnnxSettings, site: OnnxSite, opset: number, reaso
   if (size !== undefined && weightBits !== 8) {
     throw new InputError(
       "input.option",
-      `${site.name}: DequantizeLinear of ${weightBits} bits in blocks needs opset ${needed}, the model has ${opset}; use --scheme form=nbits${weightBits === 2 ? " with --bits w4a16" : ""}`,
+      `${site.name}: DequantizeLinear of ${weightBits} bits in blocks needs opset ${needed}, the model has ${opset}; use --scheme form=nbits`,
       { option: "form", site: site.name, opset, needed },
     );
   }
@@ -153,7 +156,7 @@ function staticScheme(settings: OnnxSettings): StaticScheme {
   return {
     activationBits,
     weight: isBlocked
-      ? { kind: "nbits", scheme: { bits: 4, block, symmetric: settings.symmetric ?? true, search } }
+      ? { kind: "nbits", scheme: { bits: 4, block, symmetric: settings.symmetric ?? false, search } }
       : { kind: "axis", scheme: { bits: 8, unsigned: unsignedWeights, symmetric: true, perChannel: block !== "tensor", search } },
   };
 }

@@ -9,10 +9,13 @@ import type { ChosenSite } from "./actions.ts";
 import { findOnnxSites } from "../../model/onnx/sites.ts";
 import { observeOnnx, type Observed, type ObserveOptions, type OnnxTap } from "./observe.ts";
 import type { PreparedOnnx } from "./prepare.ts";
+import { chooseOutputs, type OutputScales } from "./outputs.ts";
+import { protectSites } from "./protect.ts";
 import { chooseRange, needsHistogram } from "./ranges.ts";
 import type { OnnxSamples } from "./samples.ts";
 import { activationScale, type ActivationScale } from "./scales.ts";
 import type { OnnxSettings } from "./settings.ts";
+import { isTwin, twinScale, type TwinScale } from "./twin.ts";
 import { smoothGroups, smoothModel, type SmoothedValue } from "./smooth.ts";
 
 /** Everything the rewrite needs. */
@@ -22,6 +25,10 @@ export interface OnnxDecisions {
   readonly choices: readonly ChosenSite[];
   /** By value of the main graph. */
   readonly scales: ReadonlyMap<string, ActivationScale>;
+  /** Values with two scales. */
+  readonly twins: ReadonlyMap<string, TwinScale>;
+  /** Values with codes beside the sites' inputs. */
+  readonly outputs: OutputScales;
   readonly smoothed: readonly SmoothedValue[];
   readonly notes: readonly string[];
 }
@@ -57,9 +64,15 @@ export async function decideOnnx(
         (inserted === 0 ? "" : `, ${inserted} by a Mul in front of the sites, because others read the value or no constants end it`),
     );
   }
-  const isStatic = choices.some(({ action }) => action.kind === "static");
-  const scales = isStatic ? await staticScales(model, choices, settings, samples, runs) : new Map<string, ActivationScale>();
-  return { model, choices, scales, smoothed, notes };
+  const ranges = await staticScales(model, choices, settings, samples, runs);
+  const { scales, outputs, twins } = ranges;
+  if (twins.size > 0)
+    notes.push(
+      `two scales for ${twins.size} values behind a GELU: positive steps ${[...twins.values()].map(({ exponent }) => `2^${exponent}`).join(", ")} times the negative ones`,
+    );
+  const decided: OnnxDecisions = { model, choices, scales, twins, outputs, smoothed, notes };
+  if (settings.protect !== "auto") return decided;
+  return protectSites(decided, settings, samples, runs);
 }
 
 /** The same choices for the sites of a rewritten model: a rewrite keeps their order, and they keep their names. */
@@ -72,17 +85,54 @@ function rebind(model: OnnxModel, choices: readonly ChosenSite[]): readonly Chos
   });
 }
 
+interface StaticScales {
+  readonly scales: ReadonlyMap<string, ActivationScale>;
+  readonly twins: ReadonlyMap<string, TwinScale>;
+  readonly outputs: OutputScales;
+}
+
 async function staticScales(
   model: OnnxModel,
   choices: readonly ChosenSite[],
   settings: OnnxSettings,
   samples: OnnxSamples,
   runs: ObserveOptions,
-): Promise<ReadonlyMap<string, ActivationScale>> {
-  const values = new Set(choices.flatMap(({ site, action }) => (action.kind === "static" ? [site.input] : [])));
-  const taps = [...values].map((value): OnnxTap => ({ value, histogram: needsHistogram(settings.calibrator) }));
+): Promise<StaticScales> {
+  const inputs = new Set(choices.flatMap(({ site, action }) => (action.kind === "static" ? [site.input] : [])));
+  if (inputs.size === 0) return { scales: new Map(), twins: new Map(), outputs: new Map() };
+  const outputs = chooseOutputs(model.graph, choices, settings.outputs, model.opsets.get("") ?? 1);
+  const histogram = needsHistogram(settings.calibrator) || settings.twin;
+  const taps = [...new Set([...inputs, ...outputs.keys()])].map((value): OnnxTap => ({ value, histogram }));
   const seen = await observeOnnx(model, samples, taps, runs);
-  return new Map([...seen].map(([value, found]) => [value, scaleOf(found, settings)]));
+  const linear = new Set(choices.flatMap(({ site, action }) => (action.kind === "static" && site.kind === "linear" ? [site.input] : [])));
+  const twins = new Map(
+    [...seen].flatMap(([value, found]): [string, TwinScale][] =>
+      settings.twin && settings.activationBits === 8 && linear.has(value) && !outputs.has(value) && isTwin(found)
+        ? [[value, twinScale(found, 8)]]
+        : [],
+    ),
+  );
+  return { scales: sharedScales(seen, outputs, settings), twins, outputs };
+}
+
+/** A scale a value; values that must share one get that of all their values together. */
+function sharedScales(
+  seen: ReadonlyMap<string, Observed>,
+  outputs: OutputScales,
+  settings: OnnxSettings,
+): ReadonlyMap<string, ActivationScale> {
+  const together = new Map<string, Observed>();
+  for (const [value, found] of seen) {
+    const root = outputs.get(value) ?? value;
+    const known = together.get(root);
+    together.set(root, known === undefined ? found : joinObserved(known, found));
+  }
+  return new Map([...seen.keys()].map((value) => [value, scaleOf(together.get(outputs.get(value) ?? value)!, settings)]));
+}
+
+function joinObserved(a: Observed, b: Observed): Observed {
+  const histogram = a.histogram && b.histogram && a.histogram.map((count, i) => count + b.histogram![i]!);
+  return { min: Math.min(a.min, b.min), max: Math.max(a.max, b.max), ...(histogram && { histogram }) };
 }
 
 /** Scale of a value from what was seen of it. */

@@ -93,7 +93,12 @@ export class OnnxEdits {
 
   /** A constant has lost a reader: it and the nodes on its way go when nobody else reads them. */
   abandon({ source, value, chain }: OnnxConstant): void {
-    for (const name of [source.name, value, ...chain.flatMap(({ outputs }) => outputs)]) this.#abandoned.add(name);
+    this.abandonNames([source.name, value, ...chain.flatMap(({ outputs }) => outputs)]);
+  }
+
+  /** As {@link abandon}, of values by name. */
+  abandonNames(names: Iterable<string>): void {
+    for (const name of names) this.#abandoned.add(name);
   }
 
   /** The model with all changes. */

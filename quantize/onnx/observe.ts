@@ -45,6 +45,7 @@ export async function observeOnnx(
   taps: readonly OnnxTap[],
   { engine, signal, onProgress, path }: ObserveOptions,
 ): Promise<ReadonlyMap<string, Observed>> {
+  if (taps.length === 0) return new Map();
   const whole = onnxToModel(model, path);
   const folds = new Map(taps.map((tap) => [tap.value, new Fold(tap)]));
   const compiled = await engine.compile(whole.blocks[0]!.graph, { outputs: [...folds.keys()] });

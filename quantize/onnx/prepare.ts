@@ -16,7 +16,9 @@ import type { Model } from "../../model/model.ts";
 import { findOnnxFile, onnxToModel } from "../../model/sources/onnx.ts";
 import type { Plan, QuantizeOptions } from "../types.ts";
 import { chooseActions, sitePlanOf, type ChosenSite } from "./actions.ts";
+import { foldWeights } from "./fold-weights.ts";
 import { needsSamples, resolveOnnxSettings, type OnnxSettings } from "./settings.ts";
+import { tensorBytes } from "./tensor-bytes.ts";
 
 export interface PreparedOnnx {
   readonly model: OnnxModel;
@@ -42,12 +44,12 @@ export async function onnxSource(source: string | Model): Promise<string | OnnxM
 
 /** @throws {InputError}, {FormatError}, {UnsupportedError} for files and recipes that do not go together. */
 export async function prepareOnnx(source: string | OnnxModel, options: QuantizeOptions): Promise<PreparedOnnx> {
-  const hasData = options.data !== undefined && options.data.length > 0;
-  const settings = resolveOnnxSettings(options.recipe, hasData);
+  const settings = resolveOnnxSettings(options.recipe);
   checkTargets(options);
   const opened = typeof source === "string" ? await openClosed(source) : source;
   // Values inside functions cannot be looked at; inlined they can.
-  const model = needsSamples(settings) ? inlineFunctions(opened) : opened;
+  const inlined = needsSamples(settings) ? inlineFunctions(opened) : opened;
+  const model = settings.target === "float16" ? inlined : foldWeights(inlined);
   const sites = findOnnxSites(model);
   const opsets = new Map(bodiesOf(model).map(({ path, opsets: known }) => [path, known.get("") ?? 1]));
   const choices = settings.target === "sites" ? chooseActions(sites, settings, (path) => opsets.get(path) ?? 1) : [];
@@ -71,7 +73,7 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
     ...(typeof source === "string" && { file: source }),
     fileName: typeof source === "string" ? basename(source) : "model.onnx",
     source: onnxToModel(opened, typeof source === "string" ? source : undefined),
-    sourceBytes: tensorBytes(model),
+    sourceBytes: tensorBytes(opened),
     notes: notesOf(model, settings),
   };
 }
@@ -90,18 +92,6 @@ function checkTargets({ to }: QuantizeOptions): void {
     given: other,
     known: ["onnx"],
   });
-}
-
-/** Bytes of all tensors, each counted where it is stored. */
-export function tensorBytes(model: OnnxModel): number {
-  let bytes = 0;
-  for (const body of bodiesOf(model)) {
-    for (const tensor of body.initializers.values()) bytes += tensor.byteLength;
-    for (const node of body.nodes) {
-      for (const attribute of node.attributes.values()) if (attribute.kind === "tensor") bytes += attribute.value.byteLength;
-    }
-  }
-  return bytes;
 }
 
 function notesOf(model: OnnxModel, settings: OnnxSettings): readonly string[] {

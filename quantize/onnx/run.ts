@@ -20,7 +20,8 @@ import { checkApart, requestOf } from "../lossless/claim.ts";
 import { canonicalJson, hashBytes, hashFile, MANIFEST_FILE, type Manifest } from "../manifest.ts";
 import { claimOutput, finishOutput, PARTIAL, publish, type ClaimedOutput } from "../output-directory.ts";
 import type { Plan, QuantizeOptions, QuantizeReport, SiteReport } from "../types.ts";
-import { rewriteSite, sitePlanOf, type ChosenSite } from "./actions.ts";
+import { sitePlanOf, type ChosenSite } from "./actions.ts";
+import { applyActions, type Rewritten } from "./apply.ts";
 import { decideOnnx, type OnnxDecisions } from "./decide.ts";
 import { onnxSource, planOnnxOf, prepareOnnx, type PreparedOnnx } from "./prepare.ts";
 import { RewriteContext } from "./rewrites/context.ts";
@@ -130,36 +131,17 @@ async function keyOf({ file, fileName, sourceBytes }: PreparedOnnx, options: Qua
   return hashBytes(canonicalJson(parts));
 }
 
-interface Rewritten {
-  readonly model: OnnxModel;
-  readonly context: RewriteContext;
-  readonly choices: readonly ChosenSite[];
-}
-
 /** The model with every decided change; weights are read when the result is written. */
-function rewrite(
-  { model, choices, scales }: OnnxDecisions,
-  { settings }: PreparedOnnx,
-  { signal, onProgress }: QuantizeOptions,
-): Rewritten {
+function rewrite(decisions: OnnxDecisions, { settings }: PreparedOnnx, { signal, onProgress }: QuantizeOptions): Rewritten {
+  const { model, choices } = decisions;
   let done = 0;
   const total = choices.filter(({ action }) => action.kind !== "float").length;
-  const context = new RewriteContext(model, {
-    scales,
-    ...(signal && { signal }),
-    onWeight: (site) => onProgress?.({ phase: "quantize", done: Math.min(total, ++done), total, unit: "tensors", detail: site }),
-  });
-  if (settings.target === "float16") return { model: convertToFloat16(model).model, context, choices };
-  if (settings.target === "bnb4") return { model: quantizeToBnb4(model), context, choices };
-  const final = choices.map((choice): ChosenSite => {
-    const outcome = rewriteSite(context, choice);
-    if (outcome.done) return choice;
-    return {
-      site: choice.site,
-      action: { kind: "float", reason: outcome.reason.startsWith("float") ? outcome.reason : `float: ${outcome.reason}` },
-    };
-  });
-  return { model: context.edits.apply(), context, choices: final };
+  const report = (site: string): void =>
+    onProgress?.({ phase: "quantize", done: Math.min(total, ++done), total, unit: "tensors", detail: site });
+  const options = { ...(signal && { signal }), onWeight: report };
+  if (settings.target === "sites") return applyActions(decisions, options);
+  const context = new RewriteContext(model, options);
+  return { model: settings.target === "float16" ? convertToFloat16(model).model : quantizeToBnb4(model), context, choices };
 }
 
 /** Write beside the journal, then under partial names. @returns names of the files, the model first. */

@@ -49,12 +49,11 @@ const DEFAULT_PERCENTILE = 99.999;
 const DEFAULT_ALPHA = 0.5;
 
 /**
- * Fill in defaults: without bits, w8a8; activations dynamic until calibration data is there.
+ * Fill in defaults: without bits, w8a8 with one activation scale a token, taken when the model runs.
  *
- * @param hasData - whether calibration data was given.
  * @throws {InputError} `input.option` for unknown names and settings that contradict each other.
  */
-export function resolveOnnxSettings(recipe: Recipe, hasData: boolean): OnnxSettings {
+export function resolveOnnxSettings(recipe: Recipe): OnnxSettings {
   const { transforms } = resolveMethods(recipe.method);
   const smooth = transforms.some(({ name }) => name === "smoothquant");
   const scheme = checkScheme(recipe.scheme ?? {});
@@ -69,7 +68,7 @@ export function resolveOnnxSettings(recipe: Recipe, hasData: boolean): OnnxSetti
   const name = recipe.bits ?? "w8a8";
   const floatTarget = name === "fp16" ? "float16" : name === "bnb4" || name === "nf4" ? "bnb4" : undefined;
   const bits = floatTarget === undefined ? intBits(name) : { weight: 8 as const, activation: undefined };
-  const activation = activationOf(scheme, bits.activation, smooth, hasData);
+  const activation = activationOf(scheme, bits.activation);
   const groupSize = recipe.groupSize ?? (bits.weight < 8 ? DEFAULT_BLOCK : "channel");
   const embedding = scheme.get("embedding") ?? "8";
   return {
@@ -116,17 +115,12 @@ function intBits(name: string): { readonly weight: 2 | 4 | 8; readonly activatio
   return { weight: weight.bits as 2 | 4 | 8, activation: activation === undefined ? undefined : 8 };
 }
 
-function activationOf(
-  scheme: ReadonlyMap<SchemeKeyName, string>,
-  bits: 8 | undefined,
-  smooth: boolean,
-  hasData: boolean,
-): OnnxSettings["activation"] {
+function activationOf(scheme: ReadonlyMap<SchemeKeyName, string>, bits: 8 | undefined): OnnxSettings["activation"] {
   const asked = scheme.get("act");
   if (bits === undefined) return asked === "static" ? "static" : "float";
   if (asked === "static" || asked === "token" || asked === "tensor") return asked;
   if (asked === "dynamic") return "token";
-  return hasData && smooth ? "static" : "token";
+  return "token";
 }
 
 /** Whether the recipe looks at activations. */

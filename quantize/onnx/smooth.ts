@@ -13,7 +13,7 @@ import type { OnnxConstant, OnnxSite } from "../../model/onnx/site.ts";
 import { OnnxEdits } from "./edits.ts";
 import { floats, makeNode } from "./nodes.ts";
 import type { Observed } from "./observe.ts";
-import { matrixProblem } from "./rewrites/context.ts";
+import { floatAttribute, matrixProblem } from "./rewrites/context.ts";
 
 /** Sites that read one value. */
 export interface SmoothGroup {
@@ -199,13 +199,14 @@ function scaleWeight(edits: OnnxEdits, site: OnnxSite, factors: Float32Array, mi
   edits.read(path, index, weight.slot, edits.constant(weight.source.path, `${weight.value}_smooth`, tensor));
   if (middle === undefined) return;
   const outputs = shape[weight.channelAxis]!;
+  const alpha = floatAttribute(site, "alpha", 1);
   const constant = makeLazyOnnxTensor("F32", [outputs], async () => {
     const rows = await inputRows(site);
     const sums = new Float32Array(outputs);
     for (let n = 0; n < outputs; n++) {
       let sum = 0;
       for (const [j, row] of rows.entries()) sum += row[n]! * middle[j]!;
-      sums[n] = sum;
+      sums[n] = alpha * sum;
     }
     return new Uint8Array(sums.buffer);
   });

@@ -9,11 +9,14 @@ import { throwIfAborted } from "../../../core/errors.ts";
 import { OnnxEdits } from "../edits.ts";
 import type { RowCodes } from "../row-codes.ts";
 import type { ActivationScale } from "../scales.ts";
+import type { TwinScale } from "../twin.ts";
 
 /** What a rewrite may be told. */
 export interface RewriteOptions {
   /** Scales of main-graph values, for static forms. */
   readonly scales?: ReadonlyMap<string, ActivationScale>;
+  /** Main-graph values with two scales. */
+  readonly twins?: ReadonlyMap<string, TwinScale>;
   /** A weight has been quantized while the model was written. */
   readonly onWeight?: (site: string) => void;
   readonly signal?: AbortSignal;
@@ -25,6 +28,7 @@ export class RewriteContext {
   /** Σ w² and Σ (w - ŵ)² by site, once its weight has been read. */
   readonly errors = new Map<string, { readonly signal: number; readonly noise: number }>();
   readonly scales: ReadonlyMap<string, ActivationScale>;
+  readonly twins: ReadonlyMap<string, TwinScale>;
   readonly #opsets = new Map<BodyPath, number>();
   readonly #producers = new Map<BodyPath, ReadonlyMap<string, number>>();
   readonly #options: RewriteOptions;
@@ -32,6 +36,7 @@ export class RewriteContext {
   constructor(model: OnnxModel, options: RewriteOptions = {}) {
     this.edits = new OnnxEdits(model);
     this.scales = options.scales ?? new Map<string, ActivationScale>();
+    this.twins = options.twins ?? new Map<string, TwinScale>();
     this.#options = options;
     for (const { path, nodes, opsets } of bodiesOf(model)) {
       this.#opsets.set(path, opsets.get("") ?? 1);

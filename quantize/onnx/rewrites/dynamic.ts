@@ -3,7 +3,6 @@
  * @module
  */
 import type { OnnxNode } from "../../../formats/containers/onnx/model.ts";
-import { makeOnnxTensor } from "../../../formats/containers/onnx/tensor.ts";
 import type { OnnxSite } from "../../../model/onnx/site.ts";
 import { MICROSOFT } from "../edits.ts";
 import { floats, integer, int64s, makeNode } from "../nodes.ts";
@@ -24,8 +23,6 @@ export interface DynamicScheme {
 
 /** First opset with DynamicQuantizeLinear. */
 const DYNAMIC_OPSET = 11;
-/** First opset whose QuantizeLinear takes scales along an axis. */
-const AXIS_OPSET = 13;
 /** Reduce operators take their axes as an input from here on (ReduceMax; ReduceSum did earlier). */
 const REDUCE_INPUT_OPSET = 18;
 
@@ -82,8 +79,6 @@ interface QuantizedInput {
 interface TokenInput extends QuantizedInput {
   /** Constant 1. */
   readonly one: string;
-  /** Shape of the input. */
-  readonly shape: string;
 }
 
 function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxSite): QuantizedInput {
@@ -98,57 +93,35 @@ function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxS
   });
 }
 
-/**
- * u8 codes around 128, scale max|x| / 127 of each token. Tokens become rows, so that one QuantizeLinear with a scale a row does the
- * work: it reads and writes the values once.
- */
-function quantizeTokens(context: RewriteContext, { path, index, input, weight }: OnnxSite, opset: number): TokenInput {
-  const { edits } = context;
+/** u8 codes around 128, scale max|x| / 127 of each token; the rounding itself is left to a QuantizeLinear of scale 1. */
+function quantizeTokens({ edits }: RewriteContext, { path, index, input }: OnnxSite, opset: number): TokenInput {
   return edits.share(["tokens", path, input], () => {
-    const channels = weight.tensor.shape[weight.inputAxis!]!;
     const constants = edits.share(["token constants", path], () => ({
       zero: edits.constant(path, "token_zero_point", integer("U8", 128)),
-      zeros: makeOnnxTensor("U8", [1], Uint8Array.of(128)),
       levels: edits.constant(path, "token_levels", floats([127])),
       floor: edits.constant(path, "token_floor", floats([2 ** -100])),
       one: edits.constant(path, "token_one", floats([1])),
-      column: edits.constant(path, "token_column", int64s([-1, 1])),
       axes: opset >= REDUCE_INPUT_OPSET ? edits.constant(path, "token_axes", int64s([-1])) : undefined,
     }));
-    const rowShape = edits.share(["row shape", path, channels], () => edits.constant(path, `rows_of_${channels}`, int64s([-1, channels])));
     const name = (part: string): string => edits.fresh(`${input}_${part}`);
-    const [shape, rows, high, low, negative, held, scale, count, zeros, codes, column] = [
-      "shape",
-      "rows",
-      "high",
-      "low",
-      "negative",
-      "held",
-      "token_scale",
-      "tokens",
-      "zero_points",
-      "quantized",
-      "column",
-    ].map(name) as [string, string, string, string, string, string, string, string, string, string, string];
+    const [high, low, negative, held] = [name("high"), name("low"), name("negative"), name("held")];
+    const [inverse, scale, spread, codes] = [name("inverse"), name("token_scale"), name("spread"), name("quantized")];
     const reduce = (op: string, output: string): OnnxNode =>
       constants.axes === undefined
-        ? makeNode(op, [rows], [output], { axes: [-1], keepdims: 0 })
-        : makeNode(op, [rows, constants.axes], [output], { keepdims: 0 });
+        ? makeNode(op, [input], [output], { axes: [-1], keepdims: 1 })
+        : makeNode(op, [input, constants.axes], [output], { keepdims: 1 });
     edits.before(path, index, [
-      makeNode("Shape", [input], [shape]),
-      makeNode("Reshape", [input, rowShape], [rows]),
       reduce("ReduceMax", high),
       reduce("ReduceMin", low),
       makeNode("Neg", [low], [negative]),
       // A token of zeros must not be divided by zero.
       makeNode("Max", [high, negative, constants.floor], [held]),
+      makeNode("Div", [constants.levels, held], [inverse]),
       makeNode("Div", [held, constants.levels], [scale]),
-      makeNode("Shape", [scale], [count]),
-      makeNode("ConstantOfShape", [count], [zeros], { value: { kind: "tensor", value: constants.zeros } }),
-      makeNode("QuantizeLinear", [rows, scale, zeros], [codes], { axis: 0 }, opset >= AXIS_OPSET ? "" : MICROSOFT),
-      makeNode("Reshape", [scale, constants.column], [column]),
+      makeNode("Mul", [input, inverse], [spread]),
+      makeNode("QuantizeLinear", [spread, constants.one, constants.zero], [codes]),
     ]);
-    return { codes, scale: column, zero: constants.zero, one: constants.one, shape };
+    return { codes, scale, zero: constants.zero, one: constants.one };
   });
 }
 
@@ -182,27 +155,10 @@ function tokenProduct(
   weight: StoredWeight,
   product: string,
 ): readonly OnnxNode[] {
-  const { output, path } = site;
-  const [unscaled, rows, shape] = ["unscaled", "rows", "shape"].map((part) => edits.fresh(`${output}_${part}`)) as [string, string, string];
+  const unscaled = edits.fresh(`${site.output}_unscaled`);
   const inputs = [input.codes, weight.codes, input.one, weight.scale, input.zero, ...(weight.zero === undefined ? [] : [weight.zero])];
-  const channels = site.weight.tensor.shape[site.weight.channelAxis]!;
-  const bounds = edits.share(["bounds", path], () => ({
-    start: edits.constant(path, "shape_start", int64s([0])),
-    end: edits.constant(path, "shape_end", int64s([-1])),
-  }));
-  // The shape of the product follows from the input's, once for all sites of a width.
-  const outputShape = edits.share(["token shape", path, site.input, channels], () => {
-    const leading = edits.fresh(`${site.input}_leading`);
-    const width = edits.constant(path, `width_${channels}`, int64s([channels]));
-    edits.before(path, site.index, [
-      makeNode("Slice", [input.shape, bounds.start, bounds.end], [leading]),
-      makeNode("Concat", [leading, width], [shape], { axis: 0 }),
-    ]);
-    return shape;
-  });
   return [
     { ...makeNode("MatMulIntegerToFloat", inputs, [unscaled], {}, MICROSOFT), name: nodeName(site) },
-    makeNode("Mul", [unscaled, input.scale], [rows]),
-    makeNode("Reshape", [rows, outputShape], [product]),
+    makeNode("Mul", [unscaled, input.scale], [product]),
   ];
 }

@@ -4,11 +4,14 @@
  */
 import { roundHalfEven } from "../../../core/round.ts";
 import { readFloat32 } from "../../../formats/containers/onnx/tensor.ts";
+import type { OnnxNode } from "../../../formats/containers/onnx/model.ts";
 import type { OnnxSite } from "../../../model/onnx/site.ts";
 import { MICROSOFT } from "../edits.ts";
 import { makeLazyParts } from "../lazy-parts.ts";
 import { floats, integer, makeNode } from "../nodes.ts";
+import type { OutputScales } from "../outputs.ts";
 import type { ActivationScale } from "../scales.ts";
+import type { TwinScale } from "../twin.ts";
 import { DONE, floatAttribute, refuse, type RewriteContext, type RewriteOutcome } from "./context.ts";
 import { baseName, dequantizeNode, storeAxisWeight, type AxisWeightScheme, type StoredWeight } from "./stored-weight.ts";
 import { rewriteNBits, type NBitsScheme } from "./weight-only.ts";
@@ -45,13 +48,65 @@ export function quantizeValue(context: RewriteContext, path: string, value: stri
   });
 }
 
+/**
+ * The sum of both sides of a value, each rounded at its own step.
+ *
+ * @returns its name.
+ */
+export function quantizeTwin(context: RewriteContext, path: string, value: string, { negative, positive }: TwinScale): string {
+  const { edits } = context;
+  return edits.share(["twin", path, value], () => {
+    const domain = context.opset(path) >= QUANTIZE_OPSET[8] ? "" : MICROSOFT;
+    const name = (part: string): string => edits.fresh(`${value}_${part}`);
+    const rounded = (
+      side: string,
+      part: string,
+      { scale, zero }: ActivationScale,
+    ): { readonly nodes: OnnxNode[]; readonly output: string } => {
+      const [codes, output] = [name(`${part}_quantized`), name(`${part}_dequantized`)];
+      const inputs = [
+        edits.constant(path, `${value}_${part}_scale`, floats([scale])),
+        edits.constant(path, `${value}_${part}_zero_point`, integer("U8", zero)),
+      ];
+      const nodes = [
+        makeNode("QuantizeLinear", [side, ...inputs], [codes], {}, domain),
+        makeNode("DequantizeLinear", [codes, ...inputs], [output], {}, domain),
+      ];
+      return { nodes, output };
+    };
+    const [above, below, output] = [name("above"), name("below"), name("twin")];
+    const upper = rounded(above, "positive", positive);
+    const lower = rounded(below, "negative", negative);
+    const nodes = [
+      makeNode("Relu", [value], [above]),
+      makeNode("Sub", [value, above], [below]),
+      ...upper.nodes,
+      ...lower.nodes,
+      makeNode("Add", [upper.output, lower.output], [output]),
+    ];
+    const producer = context.producer(path, value);
+    if (producer === undefined) edits.before(path, 0, nodes);
+    else edits.after(path, producer, nodes);
+    return output;
+  });
+}
+
+/** Codes for the results of sites and what follows them: every reader in the main graph gets the rounded value. */
+export function quantizeOutputs(context: RewriteContext, outputs: OutputScales): void {
+  for (const [value, root] of outputs) {
+    const scale = context.scales.get(root);
+    if (scale !== undefined) context.edits.rename("", value, quantizeValue(context, "", value, scale));
+  }
+}
+
 /** MatMul, Gemm, Conv, ConvTranspose between pairs: codes of the input by its calibrated scale, of the weight, and of a bias in 32 bits. */
 export function rewriteStatic(context: RewriteContext, site: OnnxSite, scheme: StaticScheme): RewriteOutcome {
   const { edits } = context;
   const { path, index, input, weight } = site;
   const range = context.scales.get(input);
   if (range === undefined) return refuse(`its input ${input} was not seen in calibration`);
-  const value = quantizeValue(context, path, input, range);
+  const twin = context.twins.get(input);
+  const value = twin === undefined ? quantizeValue(context, path, input, range) : quantizeTwin(context, path, input, twin);
   if (scheme.weight.kind === "nbits") return rewriteNBits(context, site, scheme.weight.scheme, value);
   const opset = context.opset(path);
   const stored = storeAxisWeight(context, site, scheme.weight.scheme);
@@ -64,7 +119,8 @@ export function rewriteStatic(context: RewriteContext, site: OnnxSite, scheme: S
   });
   edits.read(path, index, site.node.inputs.indexOf(input), value);
   edits.read(path, index, weight.slot, name);
-  if (holdsIntegerBias(site)) quantizeBias(context, site, stored, range);
+  // Behind two scales the product stays float, and so does its bias.
+  if (twin === undefined && holdsIntegerBias(site)) quantizeBias(context, site, stored, range);
   return DONE;
 }
 

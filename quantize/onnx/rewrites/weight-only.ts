@@ -23,7 +23,7 @@ import {
 
 /** MatMulNBits as asked for. */
 export interface NBitsScheme extends BlockScheme {
-  readonly bits: 4 | 8;
+  readonly bits: 2 | 4 | 8;
   /** 4: the kernel may round activations to int8; left out, it decides. */
   readonly accuracyLevel?: number;
 }
