@@ -4,24 +4,15 @@
  * @module
  */
 import { elementCount } from "../../core/dtype.ts";
-import { fromFloat32 } from "../../core/tensor.ts";
 import { onnxBits, type OnnxDType } from "../../formats/containers/onnx/dtypes.ts";
-import { DATA_TYPES } from "../../formats/containers/onnx/fields.ts";
 import { encodeText } from "../../formats/containers/onnx/message.ts";
 import type { OnnxNode, OnnxSparseTensor } from "../../formats/containers/onnx/model.ts";
-import {
-  isReadableAsFloat,
-  makeLazyOnnxTensor,
-  makeOnnxTensor,
-  makeStringTensor,
-  readFloat32,
-  type OnnxTensor,
-} from "../../formats/containers/onnx/tensor.ts";
-import { intAttribute, intsAttribute } from "./attributes.ts";
-import { mapTensor, type PlacedBody } from "./bodies.ts";
+import { makeLazyOnnxTensor, makeOnnxTensor, makeStringTensor, type OnnxTensor } from "../../formats/containers/onnx/tensor.ts";
+import { intAttribute } from "./attributes.ts";
+import type { PlacedBody } from "./bodies.ts";
 import { dequantize } from "./dequantize.ts";
+import { integersOf, moveTensor } from "./movement.ts";
 import type { OnnxConstant } from "./site.ts";
-import { transposeBytes } from "./transpose.ts";
 
 /** Nodes between a stored tensor and its reader; more is no chain of a converter but a trap. */
 const MAX_CHAIN = 16;
@@ -51,6 +42,13 @@ export class ConstantResolver {
     return constant;
   }
 
+  /** The node that gives a value, in this body or in one around it, and the resolver of that body. */
+  producer(value: string): { readonly node: OnnxNode; readonly resolver: ConstantResolver } | undefined {
+    const node = this.#producers.get(value);
+    if (node !== undefined) return { node, resolver: this };
+    return this.#hidden.has(value) ? undefined : this.#outer?.producer(value);
+  }
+
   #find(value: string, depth: number): OnnxConstant | undefined {
     const { initializers, graph, path } = this.#body;
     // An initializer that is an input as well (always up to IR 3) is its default value.
@@ -72,35 +70,16 @@ export class ConstantResolver {
   }
 
   #apply(node: OnnxNode, tensor: OnnxTensor, depth: number): OnnxTensor | undefined {
-    switch (node.op) {
-      case "Identity":
-        return tensor;
-      case "Cast":
-        return castTensor(tensor, intAttribute(node, "to", 0));
-      case "Transpose": {
-        const rank = tensor.shape.length;
-        const perm = intsAttribute(node, "perm") ?? Array.from({ length: rank }, (_, i) => rank - 1 - i);
-        return transposeTensor(tensor, perm);
-      }
-      case "DequantizeLinear": {
-        const [scale, zero] = [1, 2].map((slot) => this.resolve(node.inputs[slot] ?? "", depth + 1)?.tensor);
-        if (scale === undefined || (zero === undefined && (node.inputs[2] ?? "") !== "")) return undefined;
-        return dequantize(tensor, scale, zero, intAttribute(node, "axis", 1), intAttribute(node, "block_size", 0));
-      }
-      default: {
-        const list = intsAttribute(node, "shape") ?? intsAttribute(node, "axes") ?? this.#integers(node.inputs[1] ?? "", depth);
-        const shape = reshaped(node, tensor.shape, list);
-        return shape && mapTensor(tensor, { shape }, (bytes) => bytes);
-      }
-    }
+    if (node.op !== "DequantizeLinear") return moveTensor(node, [tensor], (slot) => this.#integers(node.inputs[slot] ?? "", depth));
+    const [scale, zero] = [1, 2].map((slot) => this.resolve(node.inputs[slot] ?? "", depth + 1)?.tensor);
+    if (scale === undefined || (zero === undefined && (node.inputs[2] ?? "") !== "")) return undefined;
+    return dequantize(tensor, scale, zero, intAttribute(node, "axis", 1), intAttribute(node, "block_size", 0));
   }
 
   /** Values of a small constant of int64, such as a shape. */
   #integers(value: string, depth: number): readonly number[] | undefined {
     const { tensor, chain } = this.resolve(value, depth + 1) ?? {};
-    if (tensor?.dtype !== "I64" || tensor.bytes === undefined || chain!.length > 0) return undefined;
-    const view = new DataView(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.bytes.byteLength);
-    return Array.from({ length: tensor.byteLength / 8 }, (_, i) => Number(view.getBigInt64(8 * i, true)));
+    return tensor !== undefined && chain!.length === 0 ? integersOf(tensor) : undefined;
   }
 }
 
@@ -160,46 +139,4 @@ function makeDense({ values, indices, shape }: OnnxSparseTensor): OnnxTensor {
     }
     return out;
   });
-}
-
-function castTensor(tensor: OnnxTensor, id: number): OnnxTensor | undefined {
-  const dtype = [...DATA_TYPES].find(([, known]) => known === id)?.[0];
-  if (dtype === tensor.dtype) return tensor;
-  if ((dtype !== "F32" && dtype !== "F16" && dtype !== "BF16" && dtype !== "F64") || !isReadableAsFloat(tensor.dtype)) return undefined;
-  return makeLazyOnnxTensor(dtype, tensor.shape, async () => fromFloat32(await readFloat32(tensor), tensor.shape, dtype).bytes);
-}
-
-/** The tensor with its axes in another order; nothing for packed types. */
-export function transposeTensor(tensor: OnnxTensor, perm: readonly number[]): OnnxTensor | undefined {
-  const width = onnxBits(tensor.dtype) / 8;
-  const rank = tensor.shape.length;
-  if (width < 1 || perm.length !== rank || new Set(perm).size !== rank || perm.some((axis) => axis < 0 || axis >= rank)) return undefined;
-  const shape = perm.map((axis) => tensor.shape[axis]!);
-  return mapTensor(tensor, { shape }, (bytes) => transposeBytes(bytes, tensor.shape, perm, width));
-}
-
-/** The shape that Reshape, Flatten, Squeeze or Unsqueeze gives; nothing when it does not hold the same elements. */
-function reshaped(node: OnnxNode, shape: readonly number[], list: readonly number[] | undefined): readonly number[] | undefined {
-  const count = elementCount(shape);
-  let result: number[];
-  if (node.op === "Flatten") {
-    const axis = intAttribute(node, "axis", 1);
-    const split = axis < 0 ? axis + shape.length : axis;
-    result = [elementCount(shape.slice(0, split)), elementCount(shape.slice(split))];
-  } else if (node.op === "Squeeze") {
-    const axes = new Set(list?.map((axis) => (axis < 0 ? axis + shape.length : axis)));
-    result = shape.filter((size, axis) => (list === undefined ? size !== 1 : !axes.has(axis)));
-  } else if (list === undefined) return undefined;
-  else if (node.op === "Unsqueeze") {
-    const rank = shape.length + list.length;
-    const axes = new Set(list.map((axis) => (axis < 0 ? axis + rank : axis)));
-    const rest = shape.values();
-    result = Array.from({ length: rank }, (_, axis) => (axes.has(axis) ? 1 : (rest.next().value ?? 0)));
-  } else {
-    const copies = intAttribute(node, "allowzero", 0) === 0;
-    result = list.map((size, axis) => (size === 0 && copies ? (shape[axis] ?? 0) : size));
-    const open = result.indexOf(-1);
-    if (open !== -1) result[open] = count / elementCount(result.filter((_, axis) => axis !== open));
-  }
-  return elementCount(result) === count && result.every((size) => Number.isInteger(size) && size >= 0) ? result : undefined;
 }

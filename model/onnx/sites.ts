@@ -114,6 +114,11 @@ function visit(model: OnnxModel): { readonly sites: readonly OnnxSite[]; readonl
   return { sites, quantized };
 }
 
+/** Whether a node is of an operator that sites are made of. */
+export function canHoldWeight({ op, domain }: OnnxNode): boolean {
+  return RULES.get(op as OnnxSiteOp)?.some((rule) => rule.domain === domain) === true;
+}
+
 function sitesOfNode(node: OnnxNode, index: number, path: string, resolver: ConstantResolver): readonly OnnxSite[] {
   const op = node.op as OnnxSiteOp;
   const sites: OnnxSite[] = [];
