@@ -9,7 +9,12 @@ import { definition } from "../../formats/encodings/compact/coder.ts";
 import { decodeBlocks, encodePayload } from "../../formats/encodings/compact/payload.ts";
 import { parseTail, tailLength } from "../../formats/encodings/compact/tail.ts";
 import { FLOAT_TABLES } from "../../formats/encodings/compact/symbols.ts";
-import { viewMatrix } from "../../formats/encodings/compact/view.ts";
+import { memorySource } from "../../formats/containers/bytes.ts";
+import { encodeWith } from "../../formats/containers/compact/encoder.ts";
+import { openCompact } from "../../formats/containers/compact/read.ts";
+import { compactSource, encodeCompact } from "../../formats/containers/compact/write.ts";
+import { lazyOf } from "../../core/tensor.ts";
+import { blocksPerRange, viewMatrix } from "../../formats/encodings/compact/view.ts";
 import { createWorkspace } from "../load-wasm.ts";
 import { createCompactCoder } from "./coder.ts";
 
@@ -152,5 +157,23 @@ test("in the workspace's own memory blocks are decoded in place, and no byte bes
     }
     // Huffman streams mostly find their way again: that is what the checksum is for.
     expect(refused).toBeGreaterThan(level === "max" ? 100 : 10);
+  }
+});
+
+test("a tensor of several ranges comes back whole, and by rows from both sides of where ranges meet", async () => {
+  const [rows, cols] = [2200, 2051];
+  const some = new Uint16Array(weights("BF16", 64, 512, 21).slice().buffer);
+  const patterns = Uint16Array.from({ length: rows * cols }, (_, i) => some[(i * 7 + (i >> 9)) % some.length]!);
+  const bytes = new Uint8Array(patterns.buffer);
+  const view = viewMatrix("BF16", [rows, cols])!;
+  const boundary = blocksPerRange(view) * view.rowsPerBlock;
+  expect(view.blocks).toBeGreaterThan(blocksPerRange(view));
+  for (const level of LEVELS) {
+    const source = compactSource([lazyOf("w", { dtype: "BF16", shape: [rows, cols], bytes })]);
+    const stored = await encodeCompact(source, { level, encoder: encodeWith(coder), ahead: 2 });
+    const file = await openCompact(memorySource("w", stored), coder);
+    const [whole, across] = [await file.tensors.get("w")!.read(), await file.readRows("w", boundary - 1, 2)];
+    expect(Buffer.compare(whole.bytes, bytes)).toBe(0);
+    expect(Buffer.compare(across.bytes, bytes.subarray(2 * cols * (boundary - 1), 2 * cols * (boundary + 1)))).toBe(0);
   }
 });
