@@ -19,6 +19,7 @@ import { chooseActions, sitePlanOf, type ChosenSite } from "./actions.ts";
 import { foldWeights } from "./fold-weights.ts";
 import { needsSamples, resolveOnnxSettings, type OnnxSettings } from "./settings.ts";
 import { tensorBytes } from "./tensor-bytes.ts";
+import { dropTraces } from "./traces.ts";
 
 export interface PreparedOnnx {
   readonly model: OnnxModel;
@@ -48,7 +49,7 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
   checkTargets(options);
   const opened = typeof source === "string" ? await openClosed(source) : source;
   // Values inside functions cannot be looked at; inlined they can.
-  const inlined = needsSamples(settings) ? inlineFunctions(opened) : opened;
+  const inlined = dropTraces(needsSamples(settings) ? inlineFunctions(opened) : opened);
   const model = settings.target === "float16" ? inlined : foldWeights(inlined);
   const sites = findOnnxSites(model);
   const opsets = new Map(bodiesOf(model).map(({ path, opsets: known }) => [path, known.get("") ?? 1]));
