@@ -194,6 +194,11 @@ function checkConflicts(recipe: Recipe, scheme: ReadonlyMap<SchemeKeyName, strin
     refuse("--scheme symmetric=false", `--bits ${bits.name}`, "integer kernels for quantized activations want weights without zero points");
 }
 
+/** The scale rule asked for; with bf16 arithmetic, which repeats the official library, MX blocks take the library's unless told otherwise. */
+function ruleOf({ scaleRule, arithmetic }: Settings, { family }: BlockFormat): ScaleRule | undefined {
+  return scaleRule ?? (family === "mx" && arithmetic === "bf16" ? "even" : undefined);
+}
+
 /**
  * The weight scheme of one site.
  *
@@ -202,7 +207,7 @@ function checkConflicts(recipe: Recipe, scheme: ReadonlyMap<SchemeKeyName, strin
  */
 export function weightScheme(settings: Settings, { bits, groupSize }: SiteSettings, site: string, cols: number): QuantScheme {
   const block = blockOf(bits, groupSize);
-  if (block !== undefined) return blockScheme(block, "static", settings.scaleRule);
+  if (block !== undefined) return blockScheme(block, "static", ruleOf(settings, block));
   const format = bits.weight.kind === "int" ? { ...bits.weight, symmetric: settings.symmetric } : bits.weight;
   return {
     format,
@@ -263,7 +268,7 @@ function nearestDivisor(cols: number, wanted: number): number {
 export function activationScheme(settings: Settings, { bits, groupSize }: SiteSettings): QuantScheme | undefined {
   if (bits.activation === undefined) return undefined;
   const block = blockOf(bits, groupSize);
-  if (block !== undefined) return blockScheme(block, "dynamic", settings.scaleRule);
+  if (block !== undefined) return blockScheme(block, "dynamic", ruleOf(settings, block));
   const timing = settings.activation === "static" ? "static" : "dynamic";
   return {
     format: bits.activation,

@@ -80,6 +80,28 @@ const CASES: readonly SchemeCase[] = [
   { name: "W8A16", flags: ["--method", "rtn", "--bits", "w8a16"], activations: 0 },
   { name: "FP8 dynamic", flags: ["--method", "rtn", "--bits", "fp8"], activations: SITES },
   { name: "FP8 static", flags: ["--method", "rtn", "--bits", "fp8", "--scheme", "act=static", ...CALIBRATION], activations: SITES },
+  { name: "NVFP4", flags: ["--method", "nvfp4", ...CALIBRATION], activations: SITES, onTheEdge: true },
+  { name: "NVFP4 weights only", flags: ["--method", "nvfp4a16"], activations: 0 },
+  { name: "MXFP4 weights only", flags: ["--method", "mxfp4a16"], activations: 0 },
+  { name: "MXFP4 weights only, in bf16 arithmetic", flags: ["--method", "mxfp4a16", "--scheme", "arithmetic=bf16"], activations: 0 },
+  {
+    name: "MXFP4, even scales",
+    flags: ["--method", "mxfp4", "--scheme", "scale=even", ...CALIBRATION],
+    activations: SITES,
+    onTheEdge: true,
+  },
+  {
+    name: "MXFP8, even scales",
+    flags: ["--method", "mxfp8", "--scheme", "scale=even", ...CALIBRATION],
+    activations: SITES,
+    onTheEdge: true,
+  },
+  {
+    name: "reorder+nvfp4 with inputs in an order of their own",
+    flags: ["--method", "reorder+nvfp4", "--to", "compressed-tensors", "--scheme", "sites=all,order=absmax", ...CALIBRATION],
+    activations: SITES,
+    onTheEdge: true,
+  },
 ];
 
 interface Check {

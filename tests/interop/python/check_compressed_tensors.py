@@ -12,6 +12,7 @@ sequences tells more than the lowest.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -19,6 +20,7 @@ import warnings
 
 import torch
 import transformers
+from compressed_tensors.compressors.nvfp4 import base as nvfp4
 from safetensors.torch import load_file
 
 
@@ -39,6 +41,8 @@ def main() -> int:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
+    # NVFP4 weights are unpacked to bfloat16 and scaled there; the kernels of a server do not round in between, and neither do we.
+    nvfp4.unpack_fp4_from_uint8 = functools.partial(nvfp4.unpack_fp4_from_uint8, dtype=torch.float32)
 
     model, loading = transformers.AutoModelForCausalLM.from_pretrained(
         arguments.artifact, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
