@@ -140,7 +140,7 @@ export function encodeF16(x: number, saturating = false): number {
   if (magnitude > 0x7f800000) return 0x7e00;
   // 65520 lies half way between the largest number and the next power of two, and rounds up.
   if (magnitude >= 0x477ff000) return sign | (saturating ? 0x7bff : 0x7c00);
-  if (magnitude < 0x38800000) return sign | roundHalfEven(Math.abs(f32[0]!) * 2 ** 24);
+  if (magnitude < 0x38800000) return sign | roundHalfEven(Math.abs(f32[0]) * 2 ** 24);
   const shifted = magnitude - 0x38000000;
   return sign | ((shifted + 0xfff + ((shifted >>> 13) & 1)) >>> 13);
 }
