@@ -2,6 +2,7 @@
  * What happens to each site: recipe and graph → one action a site, before anything is read.
  * @module
  */
+import { elementCount } from "../../core/dtype.ts";
 import type { QuantScheme } from "../../core/scheme.ts";
 import type { OnnxSite } from "../../model/onnx/site.ts";
 import { compilePatterns, requireMatches } from "../patterns.ts";
@@ -10,6 +11,7 @@ import {
   NBITS_BLOCKS,
   rewriteDequantize,
   rewriteEmbedding,
+  rewriteHalf,
   rewriteNBits,
   type EmbeddingScheme,
   type NBitsScheme,
@@ -24,6 +26,7 @@ import { InputError } from "../../core/errors.ts";
 /** One site's fate. */
 export type SiteAction =
   | { readonly kind: "float"; readonly reason: string }
+  | { readonly kind: "half"; readonly reason: string }
   | { readonly kind: "nbits"; readonly scheme: NBitsScheme; readonly reason?: string }
   | { readonly kind: "dequantize"; readonly scheme: AxisWeightScheme | BlockScheme; readonly reason?: string }
   | { readonly kind: "embedding"; readonly scheme: EmbeddingScheme; readonly reason?: string }
@@ -35,6 +38,8 @@ export interface ChosenSite {
   readonly action: SiteAction;
 }
 
+/** Convolutions with less than this share of the model's weights become 16-bit floats: they save nothing, and first and depthwise ones are delicate. */
+const SMALL_SHARE = 2.5e-3;
 /** Weights below this many values cost more in nodes and scales than they save. */
 const SMALL_WEIGHT = 16;
 
@@ -55,11 +60,23 @@ export function chooseActions(
   for (const [i, list] of patterns.entries()) requireMatches(i === 0 ? "ignore" : "protect", list, names);
   const [ignored, named] = patterns.map((list) => compilePatterns(list)) as [(name: string) => boolean, (name: string) => boolean];
   checkBlock(settings);
+  const total = sites.reduce((sum, { weight }) => sum + elementCount(weight.tensor.shape), 0);
   return sites.map((site): ChosenSite => {
     if (ignored(site.name)) return { site, action: { kind: "float", reason: "float: --ignore" } };
     const reason = protect.get(site.name) ?? (named(site.name) ? "weight-only: --protect" : undefined);
+    const count = elementCount(site.weight.tensor.shape);
+    if (site.kind === "conv" && count < SMALL_SHARE * total) {
+      return { site, action: smallConv(site, count) };
+    }
     return { site, action: actionOf(site, settings, opsets(site.path), reason) };
   });
+}
+
+function smallConv({ weight }: OnnxSite, count: number): SiteAction {
+  const why = `its ${count} weights are less than 0.25 % of the model's`;
+  return weight.tensor.dtype === "F32" && count >= SMALL_WEIGHT
+    ? { kind: "half", reason: `16-bit float: ${why}` }
+    : { kind: "float", reason: `float: ${why}` };
 }
 
 function checkBlock({ block, form }: OnnxSettings): void {
@@ -76,14 +93,19 @@ function actionOf(site: OnnxSite, settings: OnnxSettings, opset: number, protect
   const { dtype, shape } = weight.tensor;
   if (dtype !== "F32" && dtype !== "F16")
     return { kind: "float", reason: `float: its weight is ${dtype}, and only F32 and F16 have kernels` };
-  const count = shape.reduce((product, size) => product * size, 1);
+  const count = elementCount(shape);
   if (count < SMALL_WEIGHT && kind !== "linear")
     return { kind: "float", reason: `float: its ${count} weights are fewer than their scales are worth` };
   if (kind === "embedding") return embeddingAction(site, settings);
   if (kind !== "linear") {
     if (settings.activation === "static" && kind === "conv" && site.observable && protectedBy === undefined)
       return { kind: "static", scheme: staticScheme(settings) };
-    return { kind: "dequantize", scheme: axisScheme(settings, 8), ...(protectedBy !== undefined && { reason: protectedBy }) };
+    // Kernels of few weights a channel often have one that is far from the rest: the range alone would be a poor scale.
+    return {
+      kind: "dequantize",
+      scheme: { ...axisScheme(settings, 8), search: settings.recipe.scheme?.["search"] !== "none" },
+      ...(protectedBy !== undefined && { reason: protectedBy }),
+    };
   }
   const problem = matrixProblem(site);
   if (problem !== undefined) return { kind: "dequantize", scheme: axisScheme(settings, 8), reason: `weight-only: ${problem}` };
@@ -166,6 +188,8 @@ export function rewriteSite(context: RewriteContext, { site, action }: ChosenSit
   switch (action.kind) {
     case "float":
       return { done: false, reason: action.reason };
+    case "half":
+      return rewriteHalf(context, site);
     case "nbits":
       return rewriteNBits(context, site, action.scheme);
     case "dequantize":
@@ -199,6 +223,10 @@ export function sitePlanOf({ site, action }: ChosenSite): SitePlan {
   switch (action.kind) {
     case "float":
       return { ...base, ...reason };
+    case "half": {
+      const half: QuantScheme = { ...weight(8, true, { kind: "tensor" }), format: { kind: "float", format: "f16" } };
+      return { ...base, weight: half, ...reason };
+    }
     case "nbits":
       return { ...base, weight: blocks(action.scheme), ...reason };
     case "dequantize":

@@ -152,6 +152,7 @@ function actionBytes(choice: ChosenSite): number {
   const { weight } = sitePlanOf(choice);
   const { shape, dtype } = choice.site.weight.tensor;
   const count = elementCount(shape);
+  if (weight?.format.kind === "float") return 2 * count;
   if (weight?.format.kind !== "int") return (count * onnxBits(dtype)) / 8;
   const { granularity } = weight;
   const scales =

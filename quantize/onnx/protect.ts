@@ -78,7 +78,7 @@ function groupsOf(choices: readonly ChosenSite[]): readonly (readonly ChosenSite
   const groups = new Map<string, ChosenSite[]>();
   for (const choice of choices) {
     const { kind } = choice.action;
-    if (kind === "float" || kind === "embedding" || !choice.site.observable) continue;
+    if (kind === "float" || kind === "half" || kind === "embedding" || !choice.site.observable) continue;
     if (kind === "dequantize" && choice.action.scheme.bits === 8) continue;
     groups.set(choice.site.input, [...(groups.get(choice.site.input) ?? []), choice]);
   }

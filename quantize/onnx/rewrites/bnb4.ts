@@ -20,6 +20,8 @@ const NF4: readonly number[] = [
   0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
   0.7229568362236023, 1,
 ];
+/** Between neighbouring levels. */
+const LIMITS = NF4.slice(1).map((level, i) => (level + NF4[i]!) / 2);
 const BLOCK = 64;
 const QUANT_TYPE_NF4 = 1;
 
@@ -65,7 +67,10 @@ export function rewriteBnb4(context: RewriteContext, site: OnnxSite): RewriteOut
 }
 
 /** Codes two a byte, the first in the high bits, and the largest magnitude of each block. */
-function encodeNf4(values: Float32Array, blocks: number): { readonly codes: Uint8Array; readonly scales: Float32Array } {
+export function encodeNf4(
+  values: Float32Array,
+  blocks: number = Math.ceil(values.length / BLOCK),
+): { readonly codes: Uint8Array; readonly scales: Float32Array } {
   const codes = new Uint8Array(Math.ceil(values.length / 2));
   const scales = new Float32Array(blocks);
   for (let block = 0; block < blocks; block++) {
@@ -82,6 +87,6 @@ function encodeNf4(values: Float32Array, blocks: number): { readonly codes: Uint
 /** Code of the nearest level; of two equally near the lower. */
 function nearest(x: number): number {
   let code = 0;
-  while (code < NF4.length - 1 && x > (NF4[code]! + NF4[code + 1]!) / 2) code++;
+  for (let step = 8; step > 0; step >>= 1) if (x > LIMITS[code + step - 1]!) code += step;
   return code;
 }

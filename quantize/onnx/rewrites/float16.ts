@@ -258,10 +258,10 @@ class Converter {
         attributes.set(name, { kind: "sparse_tensor", value: { ...attribute.value, values: this.#half(output, attribute.value.values) } });
       } else if (name === "value_float" && attribute.kind === "float") {
         isHalf = true;
-        attributes.set("value", { kind: "tensor", value: halfTensor(Float32Array.of(attribute.value), []) });
+        attributes.set("value", { kind: "tensor", value: halvesOf(Float32Array.of(attribute.value), []) });
       } else if (name === "value_floats" && attribute.kind === "floats") {
         isHalf = true;
-        attributes.set("value", { kind: "tensor", value: halfTensor(Float32Array.from(attribute.value), [attribute.value.length]) });
+        attributes.set("value", { kind: "tensor", value: halvesOf(Float32Array.from(attribute.value), [attribute.value.length]) });
       } else attributes.set(name, attribute);
     }
     (isHalf ? scope.halves : scope.others).add(node.outputs[0]!);
@@ -274,7 +274,7 @@ class Converter {
     (isFloat ? scope.halves : scope.others).add(node.outputs[0]!);
     if (!isFloat) return node;
     const tensor =
-      value === undefined ? halfTensor(Float32Array.of(0), [1]) : this.#half(node.outputs[0]!, (value as { value: OnnxTensor }).value);
+      value === undefined ? halvesOf(Float32Array.of(0), [1]) : this.#half(node.outputs[0]!, (value as { value: OnnxTensor }).value);
     return { ...node, attributes: new Map([...node.attributes, ["value", { kind: "tensor", value: tensor }]]) };
   }
 
@@ -438,7 +438,12 @@ function renameAll(nodes: readonly OnnxNode[], names: ReadonlyMap<string, string
   });
 }
 
-function halfTensor(values: Float32Array, shape: readonly number[]): OnnxTensor {
+/** A tensor in half precision, computed when it is read. */
+export function halfTensor(tensor: OnnxTensor): OnnxTensor {
+  return makeLazyOnnxTensor("F16", tensor.shape, async () => toHalf(await readFloat32(tensor)).bytes);
+}
+
+function halvesOf(values: Float32Array, shape: readonly number[]): OnnxTensor {
   const { bytes } = toHalf(values);
   return { dtype: "F16", shape, byteLength: bytes.byteLength, bytes, read: async () => bytes.slice() };
 }
