@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { InputError } from "../core/errors.ts";
 import type { Model } from "../model/model.ts";
 import { exportOnnxDirectory, STAGING } from "./exports/transformersjs/export.ts";
+import { floatDType, quantizeFloatDirectory } from "./float-directory.ts";
 import type { QuantizeOptions, QuantizeReport } from "./types.ts";
 
 const TARGETS: readonly string[] = ["onnx", "transformersjs"];
@@ -21,7 +22,7 @@ export function wantsOnnxDirectory({ to }: QuantizeOptions): boolean {
  * Quantize a model directory into `<out>/onnx/…`, with its configuration and tokenizer.
  *
  * @param run - the main job, for the artifact.
- * @throws {InputError} `input.option` beside other targets, for an open model, or with `--bits fp16`; else as `run` and `exportOnnxDirectory`.
+ * @throws {InputError} `input.option` beside other targets, or for an open model; else as `run` and `exportOnnxDirectory`.
  */
 export async function quantizeToOnnx(
   source: string | Model,
@@ -38,15 +39,7 @@ export async function quantizeToOnnx(
   }
   const path = typeof source === "string" ? source : source.directory;
   if (path === undefined) throw new InputError("input.option", `--to ${to} needs a model directory`, { option: "to" });
-  if (options.recipe.bits === "fp16") {
-    throw new InputError(
-      "input.option",
-      `--bits fp16 needs no recipe: bitwright export ${path} --to ${to} --dtypes fp16 --out ${options.out}`,
-      {
-        option: "bits",
-      },
-    );
-  }
+  if (floatDType(options.recipe) !== undefined) return quantizeFloatDirectory(path, to, options);
   const started = performance.now();
   const staging = join(options.out, STAGING);
   const report = await run(path, { ...options, to: ["compressed-tensors"], out: staging });

@@ -9,6 +9,8 @@ import type { Model } from "../model/model.ts";
 import { isLossless, planLossless } from "./lossless/run.ts";
 import { refuseKernels } from "./kernels/artifact.ts";
 import { onnxSource } from "./onnx/prepare.ts";
+import { floatDType, planFloatDirectory } from "./float-directory.ts";
+import { wantsOnnxDirectory } from "./onnx-directory.ts";
 import { planOnnx } from "./onnx/run.ts";
 import { prepare, type Prepared } from "./prepare.ts";
 import type { Plan, QuantizeOptions } from "./types.ts";
@@ -39,6 +41,10 @@ export async function planQuantization(source: string | Model, options: Quantize
   if (onnx !== undefined) {
     refuseKernels(options.recipe.kernels, "ONNX");
     return planOnnx(onnx, options);
+  }
+  if (wantsOnnxDirectory(options) && floatDType(options.recipe) !== undefined) {
+    const path = typeof source === "string" ? source : source.directory;
+    if (path !== undefined) return planFloatDirectory(path, options);
   }
   return makePlan(await prepare(source, options), options);
 }

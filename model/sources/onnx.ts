@@ -110,6 +110,9 @@ export function inputsOf({ graph }: OnnxModel): readonly OnnxValueInfo[] {
   return graph.inputs.filter(({ name }) => !graph.initializers.has(name) && graph.sparseInitializers?.has(name) !== true);
 }
 
+/** What names a dimension; converters write "?" or "-1" for any size, several times in one model. */
+const NAME = /^[\p{L}_]/u;
+
 function valueType({ name, dtype, shape }: OnnxValueInfo): ValueType {
   if (dtype === undefined || shape === undefined || !isCoreDType(dtype)) {
     const found = dtype === undefined ? "no tensor" : shape === undefined ? "a tensor of unknown rank" : `a tensor of ${dtype}`;
@@ -123,7 +126,7 @@ function valueType({ name, dtype, shape }: OnnxValueInfo): ValueType {
     );
   }
   // A dimension without a name is of any size; a name of its own keeps it apart from all others.
-  return { name, dtype, shape: shape.map((size, axis) => (size === "" ? `${name}:${axis}` : size)) };
+  return { name, dtype, shape: shape.map((size, axis) => (typeof size === "string" && !NAME.test(size) ? `${name}:${axis}` : size)) };
 }
 
 function lazyTensor(name: string, tensor: OnnxTensor, dtype: DType): LazyTensor {

@@ -6,11 +6,11 @@ import { InputError } from "../../../core/errors.ts";
 import type { OnnxModel } from "../../../formats/containers/onnx/model.ts";
 import type { OnnxSite } from "../../../model/onnx/site.ts";
 import { findOnnxSites } from "../../../model/onnx/sites.ts";
+import { rewriteBnb4 } from "../../onnx/rewrites/bnb4.ts";
 import { RewriteContext } from "../../onnx/rewrites/context.ts";
 import { rewriteDynamic } from "../../onnx/rewrites/dynamic.ts";
 import { rewriteEmbedding, rewriteNBits } from "../../onnx/rewrites/weight-only.ts";
 import { toHalf } from "./half.ts";
-import { rewriteNormalFloats } from "./normal-floats.ts";
 
 export const TRANSFORMERSJS_DTYPES = ["fp32", "fp16", "q8", "int8", "uint8", "q4", "q4f16", "bnb4"] as const;
 export type TransformersJsDType = (typeof TRANSFORMERSJS_DTYPES)[number];
@@ -96,6 +96,6 @@ function fourBits(model: OnnxModel, keep: ReadonlySet<string>): OnnxModel {
 
 function normalFloats(model: OnnxModel, keep: ReadonlySet<string>): OnnxModel {
   return rewriteSites(model, keep, (context, site) => {
-    if (site.kind === "linear") rewriteNormalFloats(context, site);
+    if (site.kind === "linear") rewriteBnb4(context, site);
   });
 }

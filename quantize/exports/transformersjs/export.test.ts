@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
@@ -7,8 +7,9 @@ import { createEngine } from "../../../model/engines/index.ts";
 import { generate } from "../../../model/generate.ts";
 import { openModel } from "../../../model/sources/open.ts";
 import { exportArtifact } from "../../export.ts";
+import { planQuantization } from "../../plan.ts";
 import { quantize } from "../../quantize.ts";
-import { encodeNormalFloats } from "./normal-floats.ts";
+import { encodeNf4 } from "../../onnx/rewrites/bnb4.ts";
 import { DTYPE_FILES, readDTypes, TRANSFORMERSJS_DTYPES } from "./dtypes.ts";
 
 const FIXTURES = new URL("../../../fixtures", import.meta.url).pathname;
@@ -127,7 +128,20 @@ test("quantize --to onnx: the recipe's codes in one file, and nothing else left 
 });
 
 test("NF4: levels are their own codes, two a byte with the first above", () => {
-  const { codes, absmax } = encodeNormalFloats(Float32Array.of(-2, 0, 2, 2 * 0.33791524171829224));
+  const { codes, scales } = encodeNf4(Float32Array.of(-2, 0, 2, 2 * 0.33791524171829224));
   expect([...codes]).toEqual([0x07, 0xfb]);
-  expect(new Float32Array(absmax.buffer)).toEqual(Float32Array.of(2));
+  expect(scales).toEqual(Float32Array.of(2));
+});
+
+test("quantize --bits fp16 --to onnx: the half-precision file, its plan made without writing", async () => {
+  const out = join(folder, "fp16");
+  const options = { recipe: { method: ["rtn"], bits: "fp16" }, to: ["onnx"], out };
+  const plan = await planQuantization(MINI, options);
+  expect(existsSync(out)).toBe(false);
+  const report = await quantize(MINI, options);
+  expect(report.plan).toEqual(plan);
+  expect(report.out[0]!.files).toContain("onnx/model_fp16.onnx");
+  expect(Math.abs(report.outputBytes / plan.estimate.outputBytes - 1)).toBeLessThan(0.5);
+  const smoothed = { ...options, recipe: { method: ["smoothquant", "rtn"], bits: "fp16" }, out: join(folder, "fp16-smooth") };
+  await expect(quantize(MINI, smoothed)).rejects.toMatchObject({ code: "input.option" });
 });
