@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { bfp, NVFP4, parseBlockFormat, type BlockFormat } from "../../core/blocks/format.ts";
 import { blockCount, dequantizeBlocks, encodeScales, fakeQuantizeBlocks, quantizeBlocks } from "../../core/blocks/quantize.ts";
+import { packElements } from "../../formats/encodings/blocks.ts";
 import { packBits, packedLength } from "../../core/pack.ts";
 import { createRandom } from "../../core/random.ts";
 import { encodeBf16, roundBf16 } from "../../core/float.ts";
@@ -38,6 +39,7 @@ const SHAPES = [
   [3, 64],
   [2, 7],
   [5, 50],
+  [2, 128],
   [1, 160],
 ] as const;
 
@@ -167,7 +169,7 @@ test("every finite bf16 pattern, as the whole of a block and beside a maximum, h
   const all = Float32Array.from({ length: 65536 }, (_, bits) => new Float32Array(Uint32Array.of(bits << 16).buffer)[0]!).filter(
     Number.isFinite,
   );
-  for (const format of FORMATS.filter(({ element, block }) => element.kind === "float" || (element.bits <= 8 && block === 32))) {
+  for (const format of FORMATS.filter(({ element, block }) => element.kind === "float" || block === 32)) {
     // Rows of one block: its largest value first, then values from far below it to itself.
     for (const top of [6, 1.5 * 2 ** -60, 2 ** -124, 1.984375 * 2 ** 100]) {
       const near = all.filter((x) => Math.abs(x) <= top && Math.abs(x) > top * 2 ** -9);
@@ -183,6 +185,39 @@ test("every finite bf16 pattern, as the whole of a block and beside a maximum, h
       const found = fast("bf16", x, rows, format.block, format, format === NVFP4 ? "even" : "floor", format === NVFP4 ? 1 : undefined);
       expect(Buffer.from(found.codes).equals(bytesOf(expected.codes.data as Uint8Array))).toBe(true);
     }
+  }
+});
+
+test("every finite bf16 pattern below a maximum has the definition's NVFP4 code under every scale code", () => {
+  const magnitudes = Float32Array.from({ length: 0x7f80 }, (_, bits) => new Float32Array(Uint32Array.of(bits << 16).buffer)[0]!);
+  const random = createRandom(8);
+  for (const globalScale of [1, 1.7, 2 ** -20 * 1.3]) {
+    const maxima = Array.from({ length: 126 }, (_, i) => {
+      const value = i + 1 < 8 ? (i + 1) * 2 ** -9 : 2 ** (((i + 1) >> 3) - 7) * (1 + ((i + 1) & 7) / 8);
+      return roundBf16(Math.fround((6 * value) / globalScale));
+    });
+    // All that do not certainly round to nothing, under each scale; whole groups of four blocks.
+    const blocks = maxima.flatMap((top) => {
+      const near = magnitudes.filter((x) => x <= top && x > top / 64);
+      return Array.from({ length: Math.ceil(near.length / 15) }, (_, b) => {
+        const block = new Float32Array(16);
+        block[0] = top;
+        block.set(
+          near.subarray(b * 15, (b + 1) * 15).map((x) => (random.below(2) === 0 ? x : -x)),
+          1,
+        );
+        return block;
+      });
+    });
+    while (blocks.length % 4 !== 0) blocks.push(new Float32Array(16));
+    const x = new Float32Array(blocks.length * 16);
+    for (const [i, block] of blocks.entries()) x.set(block, i * 16);
+    const scale = Math.fround(globalScale);
+    const expected = quantizeBlocks(x, 1, x.length, NVFP4, { globalScale: scale });
+    const found = fast("bf16", x, 1, x.length, NVFP4, "even", scale);
+    expect(Buffer.from(found.scales).equals(encodeScales(NVFP4, expected.scales))).toBe(true);
+    expect(Buffer.from(found.codes).equals(bytesOf(expected.codes.data as Uint8Array))).toBe(true);
+    expect(Buffer.from(found.packed).equals(packElements(expected.codes.data as Uint8Array, 1, x.length, 4))).toBe(true);
   }
 });
 
