@@ -6,7 +6,7 @@
 import { mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { byteLength, type DType } from "../core/dtype.ts";
-import { InputError, throwIfAborted } from "../core/errors.ts";
+import { InputError, throwIfAborted, UnsupportedError } from "../core/errors.ts";
 import { fromFloat32, toFloat32, type LazyTensor, type Tensor } from "../core/tensor.ts";
 import { openCheckpoint, planShards } from "../formats/checkpoint.ts";
 import { replaceFile, writeFileAtomic, writeFully } from "../formats/containers/atomic.ts";
@@ -17,6 +17,7 @@ import { OWN_KEY } from "../formats/layouts/compressed-tensors/dialect.ts";
 import { INDEX_FILE } from "../formats/shards.ts";
 import type { DialectName } from "../model/onnx-export/dialects/index.ts";
 import { carriedFiles } from "./carry-over.ts";
+import { ROPE_ORDER } from "./transforms/reorder/decide-orders.ts";
 import type { TransformersJsDType } from "./exports/transformersjs/dtypes.ts";
 import type { ProgressEvent } from "./types.ts";
 
@@ -51,6 +52,7 @@ const TARGETS = ["float", "onnx", "transformersjs"] as const;
 /**
  * Write an artifact as a float model directory. Activation quantization is left behind: it belongs to the runtime.
  *
+ * @throws {UnsupportedError} `unsupported.scheme` for keys in orders that a plain directory cannot hold.
  * @throws {InputError} `input.option` for another target, `input.output-exists` for a directory with files in it.
  */
 export async function exportArtifact(source: string, options: ExportOptions): Promise<ExportReport> {
@@ -69,6 +71,7 @@ export async function exportArtifact(source: string, options: ExportOptions): Pr
     if (layout === undefined)
       throw new InputError("input.path", `${source} is not quantized; there is nothing to export as float`, { path: source });
     const { tensors } = await layout.read(checkpoint);
+    refuseOrderedKeys(source, tensors.keys());
     const dtype = floatDType(checkpoint.tensors);
     const specs = [...tensors].map(([name, tensor]) => ({
       name,
@@ -110,6 +113,17 @@ async function exportOnnx(source: string, to: "onnx" | "transformersjs", options
   const { exportOnnxDirectory } = await import("./exports/transformersjs/export.ts");
   const report = await exportOnnxDirectory(source, { ...rest, ...(options.dtypes === undefined ? { all: to === "transformersjs" } : {}) });
   return { format: to, ...report };
+}
+
+/** Loaders of plain directories have one rotary table for all heads and would read ordered keys without a word, wrongly. */
+function refuseOrderedKeys(source: string, names: Iterable<string>): void {
+  const ordered = [...names].find((name) => name.endsWith(`.${ROPE_ORDER}`));
+  if (ordered === undefined) return;
+  throw new UnsupportedError(
+    "unsupported.scheme",
+    `${source} has key heads in orders of their own (${ordered}), which a plain directory cannot say; export --to onnx holds them, or quantize without sites=k`,
+    { tensor: ordered, nearest: "onnx" },
+  );
 }
 
 /** A weight that stands under its float name only after reading: its codes have another name or dtype. */

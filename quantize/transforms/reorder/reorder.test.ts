@@ -1,4 +1,6 @@
 import fc from "fast-check";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { observeKeys } from "../../../calibrate/keys.ts";
@@ -11,7 +13,10 @@ import { tokenSample } from "../../../model/inputs.ts";
 import type { Model } from "../../../model/model.ts";
 import { buildModel, openModel } from "../../../model/sources/open.ts";
 import type { TensorOrder } from "../../decisions.ts";
+import { exportArtifact } from "../../export.ts";
+import { quantize } from "../../quantize.ts";
 import { reorderedModel } from "../../reordered.ts";
+import { verifyArtifact } from "../../verify.ts";
 import type { ReorderSettings } from "../../settings.ts";
 import { decideOrders } from "./decide-orders.ts";
 import { orderCost, searchOrder, sortedBy } from "./search.ts";
@@ -132,4 +137,16 @@ test("what nothing absorbs is left and named", async () => {
   const model = await openModel(join(MINIS, "llama"));
   const { left } = await ordered(model, { sites: "all", order: "norm", block: undefined, rope: "free" }, 4);
   expect(left.some((reason) => reason.startsWith("model.layers.0.self_attn.q_proj"))).toBe(true);
+});
+
+test("an artifact with ordered keys verifies against its source, and is not written as a plain directory that would be read wrongly", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "reorder-"));
+  try {
+    const [source, out] = [join(MINIS, "llama"), join(directory, "out")];
+    await quantize(source, { recipe: { method: ["reorder", "bfp"], scheme: { order: "norm", block: "4" } }, out, workers: 0 });
+    expect((await verifyArtifact(out, { source })).ok).toBe(true);
+    await expect(exportArtifact(out, { to: "float", out: join(directory, "float") })).rejects.toThrow(/rope_order/);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 });
