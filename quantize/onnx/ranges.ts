@@ -18,6 +18,9 @@ const FRACTIONS: readonly number[] = Array.from({ length: 90 }, (_, i) => (100 -
 /** Steps of the finer grid that divergence is measured on. */
 const FINE_STEPS = 2048;
 
+/** Of a step that values were cut to and nothing else is in: without it, no outlier could ever be cut. */
+const LEAST_SHARE = 1e-4;
+
 /** Which calibrators need histograms. */
 export function needsHistogram(calibrator: Calibrator): boolean {
   return calibrator !== "minmax";
@@ -149,8 +152,7 @@ function divergence(bins: readonly Bin[], seen: ValueRange, range: ValueRange, l
   for (let i = 0; i < count; i++) {
     if (fine[i] === 0) continue;
     const p = fine[i]! / all;
-    const q = coarse[i]! / all2;
-    if (q === 0) return Infinity;
+    const q = Math.max(LEAST_SHARE, coarse[i]! / all2);
     result += p * Math.log(p / q);
   }
   return result;

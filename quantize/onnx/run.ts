@@ -10,9 +10,9 @@ import { version } from "../../core/version.ts";
 import { writeFileAtomic } from "../../formats/containers/atomic.ts";
 import type { OnnxModel } from "../../formats/containers/onnx/model.ts";
 import { writeOnnxModel } from "../../formats/containers/onnx/write.ts";
-import type { Engine } from "../../model/engines/engine.ts";
 import { createEngine, REPRODUCIBLE_THREADS } from "../../model/engines/index.ts";
 import type { Model } from "../../model/model.ts";
+import { bodiesOf } from "../../model/onnx/bodies.ts";
 import { checkBudgets } from "../budgets.ts";
 import { checkGate } from "../gate.ts";
 import { journalPath } from "../journal.ts";
@@ -144,10 +144,14 @@ function rewrite(decisions: OnnxDecisions, { settings }: PreparedOnnx, { signal,
   return { model: settings.target === "float16" ? convertToFloat16(model).model : quantizeToBnb4(model), context, choices };
 }
 
+function hasExternalData(model: OnnxModel): boolean {
+  return bodiesOf(model).some(({ initializers }) => [...initializers.values()].some(({ external }) => external !== undefined));
+}
+
 /** Write beside the journal, then under partial names. @returns names of the files, the model first. */
 async function writeModel(
   model: OnnxModel,
-  { fileName, settings }: PreparedOnnx,
+  { fileName, settings, model: source }: PreparedOnnx,
   { directory }: ClaimedOutput,
   { signal }: QuantizeOptions,
 ): Promise<readonly string[]> {
@@ -155,7 +159,9 @@ async function writeModel(
   await rm(stage, { recursive: true, force: true });
   await mkdir(stage, { recursive: true });
   const named = { ...model, producerName: "bitwright", producerVersion: version() };
-  const files = await writeOnnxModel(join(stage, fileName), named, { external: settings.external });
+  const files = await writeOnnxModel(join(stage, fileName), named, {
+    external: settings.external === "auto" && hasExternalData(source) ? "always" : settings.external,
+  });
   throwIfAborted(signal);
   const names = files.map((path) => basename(path));
   for (const name of names) await rename(join(stage, name), join(directory, name + PARTIAL));

@@ -26,5 +26,5 @@ export function activationScale({ min, max }: ValueRange, bits: 8 | 16): Activat
   const levels = 2 ** bits - 1;
   if (low === high) return { scale: 1, zero: 0, bits };
   const scale = Math.max(MIN_SCALE, Math.fround((high - low) / levels));
-  return { scale, zero: clamp(roundHalfEven(-low / scale), 0, levels), bits };
+  return { scale, zero: clamp(roundHalfEven(-low / scale), 0, levels) + 0, bits };
 }

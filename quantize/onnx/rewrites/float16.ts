@@ -174,19 +174,6 @@ class Converter {
     };
   }
 
-  #inner(graph: OnnxGraph, outer: Scope, renames: ReadonlyMap<string, string>): OnnxGraph {
-    const scope = new Scope(outer);
-    for (const { name, dtype } of graph.inputs)
-      (dtype === "F32" || (dtype === undefined && !scope.isOther(name)) ? scope.halves : scope.others).add(name);
-    const inner = this.#graph(graph, scope, renames);
-    const outputs = graph.outputs.map((output) => ({ ...output, name: renames.get(output.name) ?? output.name }));
-    return {
-      ...inner,
-      inputs: graph.inputs.map(retype),
-      outputs: outputs.map((output) => (output.dtype === "F32" ? retype(output) : output)),
-    };
-  }
-
   #node(source: OnnxNode, scope: Scope, renames: ReadonlyMap<string, string>): readonly OnnxNode[] {
     const node = { ...source, inputs: source.inputs.map((name) => renames.get(name) ?? name) };
     if (node.op === "Constant" && node.domain === "") return [this.#constant(node, scope)];
