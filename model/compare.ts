@@ -114,7 +114,7 @@ export async function compareModels(a: Model, b: Model, samples: Samples, option
           const x = mine.values[valueOf(first, output)]!;
           const y = other?.values[valueOf(second, output)];
           assertShapes(output, x.shape, y?.shape);
-          difference.add(floatsOf(x, output), floatsOf(y!, output));
+          difference.add(floatsOf(x, output), floatsOf(y, output));
         }
       }
     });

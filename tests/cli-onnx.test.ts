@@ -81,4 +81,26 @@ describe("the program on an ONNX file", () => {
     expect(facts.get("operators")).toContain("× RotaryEmbedding");
     expect(found.tensors.map(({ name }) => name)).toContain("q");
   });
+
+  test("compare: a file and its own copy are equal, its int8 form is close, another model is refused", async () => {
+    const [data, out] = ["compare.npz", "compare-w8a8"].map((name) => join(scratch, name)) as [string, string];
+    await writeNpz(data, part(await golden(), "in."));
+    type Compared = { outputs: { output: string; cosine: number; largestDifference: number; count: number }[] };
+    const compare = async (other: string): Promise<Compared["outputs"]> => {
+      const { code, out: text, err } = await run("compare", MODEL, other, "--data", data, "--json");
+      expect([code, err]).toEqual([0, expect.any(String)]);
+      return (JSON.parse(text) as Compared).outputs;
+    };
+    const names = [...part(await golden(), "out.").keys()];
+    const same = await compare(MODEL);
+    expect(same.map(({ output }) => output).toSorted()).toEqual(names.toSorted());
+    for (const { cosine, largestDifference } of same) expect([cosine, largestDifference]).toEqual([expect.closeTo(1, 9), 0]);
+    expect(await run(MODEL, "--method", "rtn", "--bits", "w8a8", "--out", out)).toMatchObject({ code: 0 });
+    for (const { cosine, largestDifference } of await compare(out)) {
+      expect(cosine).toBeGreaterThan(0.99);
+      expect(largestDifference).toBeGreaterThan(0);
+    }
+    const { code, err } = await run("compare", MODEL, "fixtures/onnx/zoo/cnn-17.onnx", "--data", data);
+    expect([code, err]).toEqual([2, expect.stringContaining("[input.option]")]);
+  });
 });

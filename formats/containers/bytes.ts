@@ -5,7 +5,7 @@
 import { constants, readSync, type Stats } from "node:fs";
 import { open, stat, type FileHandle } from "node:fs/promises";
 import { FormatError, InputError } from "../../core/errors.ts";
-import type { ByteSource, SyncByteSource } from "./container.ts";
+import type { SyncByteSource } from "./container.ts";
 
 /** One system call reads at most this many bytes: Linux stops at 2^31 - 4096, libuv takes an int32. */
 const MAX_READ = 2 ** 30;

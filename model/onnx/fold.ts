@@ -115,7 +115,10 @@ export class ConstantFolder {
     let stored = 0;
     for (const { stored: leaf } of leaves.values()) stored += leaf.byteLength;
     if (tensor.byteLength > stored) return undefined;
-    const attributes = [...node.attributes].map(([name, { kind, value: given }]) => [name, kind, String(given)]);
+    // What moves values takes whole numbers only.
+    const attributes = [...node.attributes].flatMap(([name, given]) =>
+      given.kind === "int" || given.kind === "ints" ? [[name, String(given.value)]] : [],
+    );
     const key = [node.op, output, node.outputs.length, rankOfIndices, attributes, settings, parts.map(({ id }) => id)];
     return {
       tensor,
