@@ -293,10 +293,10 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     lengths: readonly number[],
     queues: readonly number[],
   ): boolean {
-    const { pairs, singles } = kind === "bytes" ? byteTables : floatTables;
-    const table = (t: number): readonly [pairs: number, singles: number] => {
+    const { triples, singles } = kind === "bytes" ? byteTables : floatTables;
+    const table = (t: number): readonly [triples: number, singles: number] => {
       const own = kind === "bytes" ? 0 : t;
-      return [pairs.at + 16384 * own, singles.at + 8192 * own];
+      return [triples.at + 16384 * own, singles.at + 8192 * own];
     };
     if (streams.length === 1) {
       const begin = at(streams[0]!);

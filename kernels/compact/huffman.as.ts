@@ -117,29 +117,33 @@ function bitsAt(stream: usize, at: usize): u64 {
   return load<u64>(stream + (at >> 3)) >> <u64>(at & 7);
 }
 
-// Entry of the next bits, u32: one symbol or two in the low bytes, their bits << 16, their number << 24.
+// Looks up what the next bits hold, writes it to `to` (one to three symbols; always four bytes), and gives their number << 6 | their bits.
+// `bits` are shifted up by two, so that they are an offset into the table; those above may be anything.
 // @ts-ignore: decorator
 @inline
-function pairOf(pairs: usize, bits: u64): u32 {
-  return load<u32>(pairs + (<usize>(bits & 0xfff) << 2));
+function take(table: usize, bits: u64, to: usize): u64 {
+  const entry = load<u32>(table + (<usize>bits & 0x3ffc));
+  store<u32>(to, entry);
+  return <u64>(entry >> 24);
 }
 
 /**
  * Decodes `count` symbols of one stream from bit `at` on.
  *
- * `pairs`: 4096 entries by the next bits (`pairOf`); `singles`: u16 likewise, one symbol << 8 | bits. No byte past `to + count` is written.
+ * `triples`: by the next 12 bits, u32: the one to three symbols they hold in the low bytes, their bits << 24, their number << 30.
+ * `singles`: u16 likewise, one symbol << 8 | bits. No byte past `to + count` is written.
  * @returns the bit after them.
  */
-export function decodeStream(stream: usize, at: usize, count: i32, pairs: usize, singles: usize, to: usize): usize {
+export function decodeStream(stream: usize, at: usize, count: i32, triples: usize, singles: usize, to: usize): usize {
   const end = to + count;
-  while (to + 8 <= end) {
-    let bits = bitsAt(stream, at);
+  // Four look-ups write twelve symbols at most, and a byte past them.
+  while (to + 13 <= end) {
+    let bits = bitsAt(stream, at) << 2;
     for (let j = 0; j < 4; j++) {
-      const e = pairOf(pairs, bits);
-      store<u16>(to, <u16>e);
-      bits >>= <u64>((e >> 16) & 0xff);
-      at += <usize>((e >> 16) & 0xff);
-      to += <usize>(e >> 24);
+      const t = take(triples, bits, to);
+      bits >>= t;
+      at += <usize>(t & 63);
+      to += <usize>(t >> 6);
     }
   }
   for (; to < end; to++) {
@@ -150,58 +154,96 @@ export function decodeStream(stream: usize, at: usize, count: i32, pairs: usize,
   return at;
 }
 
+// Bits of a stream from bit `at` of the memory on, shifted up by two: at least 55.
+// @ts-ignore: decorator
+@inline
+function offsetsAt(at: u64): u64 {
+  return (load<u64>(<usize>(at >> 3)) >> (at & 7)) << 2;
+}
+
 /**
  * The four streams of a queue of `count` symbols side by side. `streams`: four u32, where each begins; replaced by the bits it took.
  *
  * `part`: symbols of each stream; the last ones have what is left. Otherwise as `decodeStream`.
  */
-export function decodeQueue(streams: usize, count: i32, part: i32, pairs: usize, singles: usize, to: usize): void {
-  const s0 = <usize>load<u32>(streams), s1 = <usize>load<u32>(streams, 4), s2 = <usize>load<u32>(streams, 8), s3 = <usize>load<u32>(streams, 12);
-  let at0: usize = 0, at1: usize = 0, at2: usize = 0, at3: usize = 0;
+export function decodeQueue(streams: usize, count: i32, part: i32, triples: usize, singles: usize, to: usize): void {
   const begin1 = to + min(part, count), begin2 = to + min(2 * part, count), begin3 = to + min(3 * part, count), end = to + count;
-  // Where symbols go, << 8; the bits of a round gather below.
-  let p0 = <u64>to << 8, p1 = <u64>begin1 << 8, p2 = <u64>begin2 << 8, p3 = <u64>begin3 << 8;
+  let at0 = <u64>load<u32>(streams) << 3, at1 = <u64>load<u32>(streams, 4) << 3;
+  let at2 = <u64>load<u32>(streams, 8) << 3, at3 = <u64>load<u32>(streams, 12) << 3;
+  // Where symbols go, << 6; the bits of a round gather below, and shifts look at the low six bits alone.
+  let p0 = <u64>to << 6, p1 = <u64>begin1 << 6, p2 = <u64>begin2 << 6, p3 = <u64>begin3 << 6;
   for (;;) {
-    // A round takes at most eight symbols of each stream.
-    let rounds = min(
-      min(begin1 - <usize>(p0 >> 8), begin2 - <usize>(p1 >> 8)),
-      min(begin3 - <usize>(p2 >> 8), end - <usize>(p3 >> 8)),
-    ) >> 3;
-    if (rounds == 0) break;
-    for (; rounds > 0; rounds--) {
-      let b0 = bitsAt(s0, at0), b1 = bitsAt(s1, at1), b2 = bitsAt(s2, at2), b3 = bitsAt(s3, at3);
-      // Shifts look at the low six bits alone.
-      for (let j = 0; j < 4; j++) {
-        const e0 = pairOf(pairs, b0), e1 = pairOf(pairs, b1), e2 = pairOf(pairs, b2), e3 = pairOf(pairs, b3);
-        store<u16>(<usize>(p0 >> 8), <u16>e0);
-        store<u16>(<usize>(p1 >> 8), <u16>e1);
-        store<u16>(<usize>(p2 >> 8), <u16>e2);
-        store<u16>(<usize>(p3 >> 8), <u16>e3);
-        const t0 = <u64>(e0 >> 16), t1 = <u64>(e1 >> 16), t2 = <u64>(e2 >> 16), t3 = <u64>(e3 >> 16);
-        b0 >>= t0;
-        b1 >>= t1;
-        b2 >>= t2;
-        b3 >>= t3;
-        p0 += t0;
-        p1 += t1;
-        p2 += t2;
-        p3 += t3;
-      }
-      at0 += <usize>(p0 & 0xff);
-      at1 += <usize>(p1 & 0xff);
-      at2 += <usize>(p2 & 0xff);
-      at3 += <usize>(p3 & 0xff);
-      p0 &= ~0xff;
-      p1 &= ~0xff;
-      p2 &= ~0xff;
-      p3 &= ~0xff;
-    }
+    const room = min(
+      min(<i32>(begin1 - <usize>(p0 >> 6)), <i32>(begin2 - <usize>(p1 >> 6))),
+      min(<i32>(begin3 - <usize>(p2 >> 6)), <i32>(end - <usize>(p3 >> 6))),
+    );
+    if (room < 13) break;
+    let rounds = <u32>(room - 1) / 12;
+    do {
+      let b0 = offsetsAt(at0), b1 = offsetsAt(at1), b2 = offsetsAt(at2), b3 = offsetsAt(at3);
+      let t0 = take(triples, b0, <usize>(p0 >> 6)), t1 = take(triples, b1, <usize>(p1 >> 6));
+      let t2 = take(triples, b2, <usize>(p2 >> 6)), t3 = take(triples, b3, <usize>(p3 >> 6));
+      b0 >>= t0;
+      p0 += t0;
+      b1 >>= t1;
+      p1 += t1;
+      b2 >>= t2;
+      p2 += t2;
+      b3 >>= t3;
+      p3 += t3;
+      t0 = take(triples, b0, <usize>(p0 >> 6));
+      t1 = take(triples, b1, <usize>(p1 >> 6));
+      t2 = take(triples, b2, <usize>(p2 >> 6));
+      t3 = take(triples, b3, <usize>(p3 >> 6));
+      b0 >>= t0;
+      p0 += t0;
+      b1 >>= t1;
+      p1 += t1;
+      b2 >>= t2;
+      p2 += t2;
+      b3 >>= t3;
+      p3 += t3;
+      t0 = take(triples, b0, <usize>(p0 >> 6));
+      t1 = take(triples, b1, <usize>(p1 >> 6));
+      t2 = take(triples, b2, <usize>(p2 >> 6));
+      t3 = take(triples, b3, <usize>(p3 >> 6));
+      b0 >>= t0;
+      p0 += t0;
+      b1 >>= t1;
+      p1 += t1;
+      b2 >>= t2;
+      p2 += t2;
+      b3 >>= t3;
+      p3 += t3;
+      t0 = take(triples, b0, <usize>(p0 >> 6));
+      t1 = take(triples, b1, <usize>(p1 >> 6));
+      t2 = take(triples, b2, <usize>(p2 >> 6));
+      t3 = take(triples, b3, <usize>(p3 >> 6));
+      p0 += t0;
+      p1 += t1;
+      p2 += t2;
+      p3 += t3;
+      at0 += p0 & 63;
+      at1 += p1 & 63;
+      at2 += p2 & 63;
+      at3 += p3 & 63;
+      p0 &= ~63;
+      p1 &= ~63;
+      p2 &= ~63;
+      p3 &= ~63;
+    } while (--rounds > 0);
   }
-  const to0 = <usize>(p0 >> 8), to1 = <usize>(p1 >> 8), to2 = <usize>(p2 >> 8), to3 = <usize>(p3 >> 8);
-  store<u32>(streams, <u32>decodeStream(s0, at0, <i32>(begin1 - to0), pairs, singles, to0));
-  store<u32>(streams, <u32>decodeStream(s1, at1, <i32>(begin2 - to1), pairs, singles, to1), 4);
-  store<u32>(streams, <u32>decodeStream(s2, at2, <i32>(begin3 - to2), pairs, singles, to2), 8);
-  store<u32>(streams, <u32>decodeStream(s3, at3, <i32>(end - to3), pairs, singles, to3), 12);
+  const to0 = <usize>(p0 >> 6), to1 = <usize>(p1 >> 6), to2 = <usize>(p2 >> 6), to3 = <usize>(p3 >> 6);
+  finishStream(streams, at0, <i32>(begin1 - to0), triples, singles, to0);
+  finishStream(streams + 4, at1, <i32>(begin2 - to1), triples, singles, to1);
+  finishStream(streams + 8, at2, <i32>(begin3 - to2), triples, singles, to2);
+  finishStream(streams + 12, at3, <i32>(end - to3), triples, singles, to3);
+}
+
+/** The last symbols of a stream, from bit `at` of the memory on. `begin`: u32, where the stream begins; replaced by the bits it took. */
+function finishStream(begin: usize, at: u64, count: i32, triples: usize, singles: usize, to: usize): void {
+  const stream = <usize>load<u32>(begin);
+  store<u32>(begin, <u32>decodeStream(stream, <usize>(at - (<u64>stream << 3)), count, triples, singles, to));
 }
 
 /**

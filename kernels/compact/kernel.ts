@@ -47,8 +47,8 @@ export interface CompactKernel {
   toQueues(symbols: number, rows: number, cols: number, rowClasses: number, packs: number, counts: number, queues: number): void;
   encodePairs(symbols: number, count: number, pairs: number, singles: number, out: number): number;
   encodeStream(symbols: number, count: number, table: number, out: number): number;
-  decodeStream(stream: number, at: number, count: number, pairs: number, singles: number, to: number): number;
-  decodeQueue(streams: number, count: number, part: number, pairs: number, singles: number, to: number): void;
+  decodeStream(stream: number, at: number, count: number, triples: number, singles: number, to: number): number;
+  decodeQueue(streams: number, count: number, part: number, triples: number, singles: number, to: number): void;
   fromQueues(
     queues: number,
     rows: number,

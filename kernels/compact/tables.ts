@@ -16,8 +16,8 @@ export interface KernelTables {
   readonly bySlot: Region;
   /** By table and 12 bits, u16: symbol << 8 | bits. */
   readonly singles: Region;
-  /** By table and 12 bits, u32: the one symbol or two whose codes they hold in the low bytes, bits << 16, number of symbols << 24. */
-  readonly pairs: Region;
+  /** By table and 12 bits, u32: the one to three symbols whose codes they hold in the low bytes, bits << 24, number of symbols << 30. */
+  readonly triples: Region;
   /** By symbol byte, 8 bytes: u32 floor(2^32 / frequency) (2^32 - 1 for frequency 1), u16 start, u16 frequency. */
   readonly ransCodes: Region;
   /** By symbol byte, u32: code << 8 | length. */
@@ -30,7 +30,7 @@ export function takeTables(workspace: Workspace): KernelTables {
   return {
     bySlot: workspace.take(4 * TABLE_SIZE * 4),
     singles: workspace.take(4 * TABLE_SIZE * 2),
-    pairs: workspace.take(4 * TABLE_SIZE * 4),
+    triples: workspace.take(4 * TABLE_SIZE * 4),
     ransCodes: workspace.take(256 * 8),
     huffmanCodes: workspace.take(256 * 4),
     pairCodes: workspace.take(4 * SYMBOLS_PER_TABLE ** 2 * 4),
@@ -41,7 +41,7 @@ export function fillTables(workspace: Workspace, regions: KernelTables, tables: 
   const { buffer } = workspace.memory;
   const bySlot = new Uint32Array(buffer, regions.bySlot.at, 4 * TABLE_SIZE);
   const singles = new Uint16Array(buffer, regions.singles.at, 4 * TABLE_SIZE);
-  const pairs = new Uint32Array(buffer, regions.pairs.at, 4 * TABLE_SIZE);
+  const triples = new Uint32Array(buffer, regions.triples.at, 4 * TABLE_SIZE);
   const rans = new DataView(buffer, regions.ransCodes.at, regions.ransCodes.byteLength);
   const huffman = new Uint32Array(buffer, regions.huffmanCodes.at, 256);
   const codePairs = new Uint32Array(buffer, regions.pairCodes.at, 4 * SYMBOLS_PER_TABLE ** 2);
@@ -54,13 +54,16 @@ export function fillTables(workspace: Workspace, regions: KernelTables, tables: 
         (((table.codes[a] ?? 0) | ((table.codes[b] ?? 0) << (table.lengths[a] ?? 0))) << 8) | length;
     }
     singles.set(table.byBits, t * TABLE_SIZE);
-    table.byBits.forEach((first, bits) => {
-      const length = first & 0xff;
-      const second = table.byBits[bits >> length]!;
-      const both = length + (second & 0xff);
-      pairs[t * TABLE_SIZE + bits] =
-        both <= TABLE_BITS ? (2 << 24) | (both << 16) | (second & 0xff00) | (first >> 8) : (1 << 24) | (length << 16) | (first >> 8);
-    });
+    for (let bits = 0; bits < TABLE_SIZE; bits++) {
+      let [entry, used, taken] = [0, 0, 0];
+      while (taken < 3) {
+        const next = table.byBits[bits >> used]!;
+        if (used + (next & 0xff) > TABLE_BITS) break;
+        entry |= (next >> 8) << (8 * taken++);
+        used += next & 0xff;
+      }
+      triples[t * TABLE_SIZE + bits] = entry | (used << 24) | (taken << 30);
+    }
     table.bySlot.forEach((symbol, slot) => {
       bySlot[t * TABLE_SIZE + slot] = ((table.frequencies[symbol]! << 20) | ((slot - table.starts[symbol]!) << 8) | symbol) >>> 0;
     });
