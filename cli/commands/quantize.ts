@@ -97,7 +97,7 @@ function addRecipeOptions(command: Command): void {
     .option("--cast <dtype>", "lossless: bf16 rounds wider weights first, which is lossy")
     .option(
       "--kernels <languages>",
-      "put kernels beside the artifact: c, wasm (bfp, mx, nvfp4 and lossless), wgsl, cuda (dfloat11)",
+      "put kernels beside the artifact: c, wasm (bfp, mx, nvfp4 and lossless), wgsl, cuda (dfloat11 with --codec df11)",
       collect,
     );
   addDataOptions(command);

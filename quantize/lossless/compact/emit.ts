@@ -1,48 +1,110 @@
 /**
- * `--kernels c` beside a compact artifact: the decoder of `kernels/compact/`, the constants of the format, and a self-test on tensors of the artifact.
+ * `--kernels c,wasm` beside a compact artifact: decoders of `kernels/compact/`, the constants of the format, and a self-test on a tensor of the artifact.
  * @module
  */
 import { readFile } from "node:fs/promises";
 import { DTYPES } from "../../../core/dtype.ts";
 import { InputError } from "../../../core/errors.ts";
-import type { CompactFile } from "../../../formats/containers/compact/read.ts";
+import type { LazyTensor } from "../../../core/tensor.ts";
+import type { CompactFile, StoredTensor } from "../../../formats/containers/compact/read.ts";
 import { FREQUENCIES, LENGTHS } from "../../../formats/encodings/compact/frequencies.ts";
+import { wasm } from "../../../kernels/generated/compact.wasm.ts";
+import { privateMemory } from "../../../kernels/private-memory.ts";
 
 const KERNELS_FOLDER = "kernels/";
-/** Languages there is a decoder in. */
-const LANGUAGES: readonly string[] = ["c"];
 /** Self-tests prefer tensors of this many bytes and more: smaller ones have one stream and no columns. */
 const ENOUGH_BYTES = 65536;
 
-/** @throws {InputError} `input.option` for a language there is no decoder of compact artifacts in. */
-export function checkCompactKernels(names: readonly string[]): void {
-  const unknown = names.find((name) => !LANGUAGES.includes(name));
-  if (unknown === undefined) return;
-  throw new InputError("input.option", `--kernels ${unknown}: decoders of compact artifacts there are: ${LANGUAGES.join(", ")}`, {
-    option: "kernels",
-    given: unknown,
-    known: LANGUAGES,
-  });
+type NamedFile = readonly [name: string, content: Uint8Array];
+
+interface Language {
+  readonly files: (test: TestTensor) => Promise<readonly NamedFile[]>;
+  /** How to build and run the self-test. */
+  readonly usage: string;
 }
 
-const source = async (name: string): Promise<Uint8Array> =>
-  new Uint8Array(await readFile(new URL(`../../../kernels/compact/${name}`, import.meta.url)));
+const source = async (...names: readonly string[]): Promise<NamedFile[]> =>
+  Promise.all(
+    names.map(
+      async (name) => [name, new Uint8Array(await readFile(new URL(`../../../kernels/compact/${name}`, import.meta.url)))] as const,
+    ),
+  );
 const text = (content: string): Uint8Array => new TextEncoder().encode(content);
+
+/** To add one: its files in `kernels/compact/` and an entry here. */
+const LANGUAGES: ReadonlyMap<string, Language> = new Map([
+  [
+    "c",
+    {
+      files: async (test) => [
+        ...(await source("compact.c", "compact_host.h")),
+        ["compact_selftest.h", text(testHeader(test))],
+        ["compact_tables.h", text(tablesHeader())],
+      ],
+      usage: `C99, no dependencies. \`compact_decode\` in \`compact.c\` gives the bytes of one tensor from its payload; where payloads lie, and dtypes and
+shapes, is in the directory at the end of a file (deflated).
+
+    cc -O2 -DCOMPACT_SELFTEST compact.c -o selftest && ./selftest ..`,
+    },
+  ],
+  [
+    "wasm",
+    {
+      files: async (test) => [
+        ...(await source("compact.mjs", "compact-block.mjs", "compact-tail.mjs")),
+        ["compact-tables.mjs", text(tablesModule())],
+        ["compact.wasm", privateMemory(Buffer.from(wasm, "base64"))],
+        ["compact_selftest.json", text(testJson(test))],
+      ],
+      usage: `WASM SIMD with a small JavaScript module, for Node 20 and browsers; a page needs no special headers. \`openCompact\` in \`compact.mjs\` lists the
+tensors of a file and decodes each by its name:
+
+    node compact.mjs ..`,
+    },
+  ],
+]);
+
+/** @throws {InputError} `input.option` for a language there is no decoder of compact artifacts in. */
+export function checkCompactKernels(names: readonly string[]): void {
+  const unknown = names.find((name) => !LANGUAGES.has(name));
+  if (unknown === undefined) return;
+  const known = [...LANGUAGES.keys()];
+  throw new InputError("input.option", `--kernels ${unknown}: decoders of compact artifacts there are: ${known.join(", ")}`, {
+    option: "kernels",
+    given: unknown,
+    known,
+  });
+}
 
 /**
  * Files to put into the artifact, by relative name.
  *
- * @param name - of the compact file that the self-test reads, relative to the artifact.
+ * @param names - languages.
+ * @param name - of the compact file that the self-tests read, relative to the artifact.
  */
-export async function emitCompactKernels(name: string, file: CompactFile): Promise<ReadonlyMap<string, Uint8Array>> {
-  const content: readonly (readonly [string, Uint8Array])[] = [
-    ["README.md", text(README)],
-    ["compact.c", await source("compact.c")],
-    ["compact_host.h", await source("compact_host.h")],
-    ["compact_selftest.h", text(await selfTest(name, file))],
-    ["compact_tables.h", text(tablesHeader())],
-  ];
-  return new Map(content.map(([part, bytes]) => [KERNELS_FOLDER + part, bytes]));
+export async function emitCompactKernels(
+  names: readonly string[],
+  name: string,
+  file: CompactFile,
+): Promise<ReadonlyMap<string, Uint8Array>> {
+  checkCompactKernels(names);
+  const chosen = [...LANGUAGES].filter(([language]) => names.includes(language));
+  const test = await chooseTensor(name, file);
+  const files: NamedFile[] = [["README.md", text(readmeText(chosen.map(([, { usage }]) => usage)))]];
+  for (const [, language] of chosen) files.push(...(await language.files(test)));
+  return new Map(files.map(([part, bytes]) => [KERNELS_FOLDER + part, bytes]));
+}
+
+/** The constants of `frequencies.ts` in JavaScript. */
+function tablesModule(): string {
+  const array = (name: string, rows: readonly (readonly number[])[]): string =>
+    `export const ${name} = [\n${rows.map((row) => `  [${row.join(", ")}],`).join("\n")}\n];`;
+  return [
+    "// Constants of the compact format: by table and symbol, frequencies in 4096ths and bits of the Huffman codes.",
+    array("FREQUENCIES", FREQUENCIES),
+    array("LENGTHS", LENGTHS),
+    "",
+  ].join("\n");
 }
 
 /** The constants of `frequencies.ts` in C. */
@@ -62,12 +124,23 @@ const KINDS = new Map<string, string>([
   ["F16", "COMPACT_F16"],
 ]);
 
+/** What the self-tests read and expect. */
+interface TestTensor {
+  /** File name relative to the artifact. */
+  readonly file: string;
+  readonly tensor: LazyTensor;
+  readonly stored: StoredTensor;
+}
+
 /** The smallest tensor with streams and columns, or else the largest. */
-async function selfTest(name: string, file: CompactFile): Promise<string> {
+async function chooseTensor(name: string, file: CompactFile): Promise<TestTensor> {
   const tensors = [...file.tensors.values()].toSorted((a, b) => a.byteLength - b.byteLength);
   const tensor = tensors.find(({ byteLength }) => byteLength >= ENOUGH_BYTES) ?? tensors.at(-1)!;
-  const { dtype, shape, byteLength } = tensor;
-  const { offset, bytes, sha256 } = await file.stored(tensor.name);
+  return { file: name, tensor, stored: await file.stored(tensor.name) };
+}
+
+function testHeader({ file, tensor, stored: { offset, bytes, sha256 } }: TestTensor): string {
+  const { name, dtype, shape, byteLength } = tensor;
   const { bits } = DTYPES[dtype];
   const width = bits >= 64 ? 8 : bits >= 32 ? 4 : bits >= 16 ? 2 : 1;
   const first = shape.length > 1 ? shape[0]! : 0;
@@ -75,10 +148,15 @@ async function selfTest(name: string, file: CompactFile): Promise<string> {
   return [
     "/* What the self-test of compact.c reads and expects. */",
     "static const compact_test compact_tests[] = {",
-    `    {${cString(name)}, ${cString(tensor.name)}, ${facts}, ${offset}LL, ${bytes}LL, "${Buffer.from(sha256).toString("hex")}"},`,
+    `    {${cString(file)}, ${cString(name)}, ${facts}, ${offset}LL, ${bytes}LL, "${Buffer.from(sha256).toString("hex")}"},`,
     "};",
     "",
   ].join("\n");
+}
+
+function testJson({ file, tensor, stored }: TestTensor): string {
+  const facts = { file, tensor: tensor.name, bytes: tensor.byteLength, sha256: Buffer.from(stored.sha256).toString("hex") };
+  return `${JSON.stringify(facts, undefined, 2)}\n`;
 }
 
 /** Names come from the source file: everything but plain characters becomes an octal escape. */
@@ -89,12 +167,12 @@ function cString(value: string): string {
   return `"${escaped.join("")}"`;
 }
 
-const README = `# Decoder
+function readmeText(usages: readonly string[]): string {
+  return `# Decoders
 
-The weights beside this folder are compact files: each holds a safetensors file to the byte. \`compact_decode\` in \`compact.c\` gives the bytes of one
-tensor from its payload; where payloads lie, and dtypes and shapes, is in the directory at the end of a file (deflated).
+The weights beside this folder are compact files: each holds a safetensors file to the byte. Each self-test decodes a tensor of the artifact and
+compares its SHA-256.
 
-C99, no dependencies. The self-test decodes a tensor of the artifact and compares its SHA-256:
-
-    cc -O2 -DCOMPACT_SELFTEST compact.c -o selftest && ./selftest ..
+${usages.join("\n\n")}
 `;
+}

@@ -160,7 +160,7 @@ async function writeOthers({ source, level, targets, plan }: PreparedCompact, di
   const kernels =
     plan.recipe.kernels === undefined || plan.recipe.kernels.length === 0
       ? new Map<string, Uint8Array>()
-      : await decoders(directory, weights[0]!);
+      : await decoders(plan.recipe.kernels, directory, weights[0]!);
   for (const [name, content] of kernels) await put(name, content);
   const record = encodeRecord({
     level,
@@ -176,8 +176,8 @@ async function writeOthers({ source, level, targets, plan }: PreparedCompact, di
 }
 
 /** Decoders with a self-test on a file of the artifact, which may have its final name already. */
-async function decoders(directory: string, name: string): Promise<ReadonlyMap<string, Uint8Array>> {
+async function decoders(languages: readonly string[], directory: string, name: string): Promise<ReadonlyMap<string, Uint8Array>> {
   const partial = join(directory, name + PARTIAL);
   const file = await openCompactFile((await sizeOf(partial)) === undefined ? join(directory, name) : partial);
-  return await emitCompactKernels(name, file);
+  return await emitCompactKernels(languages, name, file);
 }
