@@ -20,11 +20,31 @@ export const BLOCK_METHODS = {
     source: "arXiv:2403.20137 §2",
     defaultBits: "bfp16",
   },
-  mxint8: { summary: "OCP MXINT8, blocks of 32, weights and activations", source: "OCP MX v1.0", defaultBits: "mxint8" },
-  mxfp8: { summary: "OCP MXFP8 (e4m3; e5m2 as mxfp8-e5m2), blocks of 32", source: "OCP MX v1.0", defaultBits: "mxfp8" },
-  mxfp6: { summary: "OCP MXFP6 (e2m3; e3m2 as mxfp6-e3m2), blocks of 32", source: "OCP MX v1.0", defaultBits: "mxfp6" },
-  mxfp4: { summary: "OCP MXFP4, blocks of 32, weights and activations", source: "OCP MX v1.0", defaultBits: "mxfp4" },
-  nvfp4: { summary: "NVFP4, blocks of 16 with e4m3 scales, weights and activations", source: "compressed-tensors", defaultBits: "nvfp4" },
+  mxint8: {
+    summary: "OCP MXINT8, blocks of 32, weights and activations",
+    source: "arXiv:2310.10537 (OCP Microscaling Formats v1.0)",
+    defaultBits: "mxint8",
+  },
+  mxfp8: {
+    summary: "OCP MXFP8 (e4m3; e5m2 as mxfp8-e5m2), blocks of 32",
+    source: "arXiv:2310.10537 (OCP Microscaling Formats v1.0)",
+    defaultBits: "mxfp8",
+  },
+  mxfp6: {
+    summary: "OCP MXFP6 (e2m3; e3m2 as mxfp6-e3m2), blocks of 32",
+    source: "arXiv:2310.10537 (OCP Microscaling Formats v1.0)",
+    defaultBits: "mxfp6",
+  },
+  mxfp4: {
+    summary: "OCP MXFP4, blocks of 32, weights and activations",
+    source: "arXiv:2310.10537 (OCP Microscaling Formats v1.0)",
+    defaultBits: "mxfp4",
+  },
+  nvfp4: {
+    summary: "NVFP4, blocks of 16 with e4m3 scales, weights and activations",
+    source: "https://github.com/vllm-project/compressed-tensors, nvfp4-pack-quantized",
+    defaultBits: "nvfp4",
+  },
 } as const satisfies Readonly<Record<string, BlockMethod>>;
 
 export type BlockMethodName = keyof typeof BLOCK_METHODS;
