@@ -212,7 +212,8 @@ function fillProgression({ width, first, step }, out) {
 
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-async function sha256Of(bytes) {
+/** Lower-case hex of the SHA-256 of bytes. */
+export async function sha256Of(bytes) {
   if (globalThis.crypto?.subtle === undefined) throw new Error("SHA-256 needs https or localhost; decode without it by { sha256: false }");
   return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
 }

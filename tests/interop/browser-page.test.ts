@@ -125,4 +125,31 @@ describe.skipIf(missing !== undefined)(`the browser page in headless Chromium${m
     await opened.page.setInputFiles("#files", [asFile("lm_head.safetensors", bytes.subarray(0, 3000))]);
     expect(await result()).toMatchObject({ kind: "failed", text: expect.stringContaining("lies outside the file") as string });
   });
+
+  test("a compact artifact beside its page: hashes of every tensor and of the whole source file, and a changed byte is an error", async () => {
+    const compact = join(work, "compact");
+    const recipe = { method: ["dfloat11"], codec: "compact" as const, kernels: ["wasm"] };
+    await quantize(join(FIXTURES, "llama-slice/source"), { recipe, out: compact, workers: 0 });
+    const own = await serveFolders({ "/artifact/": compact }, { isolated: false });
+    try {
+      await opened.page.goto(`${own.url}/artifact/kernels/index.html`);
+      await opened.page.click("#beside");
+      const shown = await result();
+      expect(shown.text).toContain("equal to the source");
+      expect(shown.kind).toBe("done");
+      expect(new Map(Object.entries(shown.tensors))).toEqual(expected);
+      expect(shown.sources).toEqual({ "model.safetensors": sha256(readFileSync(SOURCE)) });
+      const name = "model.safetensors.compact";
+      const bytes = readFileSync(join(compact, name));
+      bytes[100]! ^= 1;
+      await opened.page.goto(`${own.url}/artifact/kernels/index.html`);
+      await opened.page.setInputFiles("#files", [{ name, mimeType: "application/octet-stream", buffer: bytes }]);
+      expect(await result()).toMatchObject({
+        kind: "failed",
+        text: expect.stringMatching(/^model\.safetensors\.compact: tensor /) as string,
+      });
+    } finally {
+      await own.close();
+    }
+  });
 });

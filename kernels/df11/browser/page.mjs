@@ -1,5 +1,6 @@
 // The page: files by drop, by choice, from the artifact this folder lies in, or by ?file=URL (repeatable) with &manifest=URL.
-import { readManifest, restoreFiles } from "./restore.mjs";
+// What the artifact is made of is known to restore.mjs alone.
+import { EXTENSION, filesOf, readManifest, restoreFiles, WASM } from "./restore.mjs";
 
 const $ = (id) => document.getElementById(id);
 const parameters = new URLSearchParams(location.search);
@@ -38,21 +39,20 @@ async function run(files, manifestText) {
   $("total").textContent = "";
   state("decoding", "running");
   const started = performance.now();
-  let weights = 0;
+  let decoded = 0;
+  let compared = 0;
   try {
-    if (files.length === 0) throw new Error("no .safetensors file among them");
+    if (files.length === 0) throw new Error(`no ${EXTENSION} file among them`);
     const manifest = readManifest(manifestText === undefined ? undefined : JSON.parse(manifestText));
-    const wasm = await fetchBlob(new URL("df11.wasm", import.meta.url));
+    const wasm = await fetchBlob(new URL(WASM, import.meta.url));
     const result = await restoreFiles(await wasm.arrayBuffer(), files, manifest, {
       unit({ name, bytes, sha256 }) {
-        weights += bytes / 2;
         addRow($("tensors"), "unit", [
           ["", `unit ${name}`],
           ["number", bytes.toLocaleString("en")],
           ["hash", sha256],
           ["", ""],
         ]).dataset.unit = name;
-        state(`decoding: ${weights.toLocaleString("en")} weights so far`, "running");
       },
       tensor({ name, bytes, sha256, expected }) {
         const verdict = expected === undefined ? "not known" : expected === sha256 ? "equal" : `must be ${expected}`;
@@ -64,6 +64,9 @@ async function run(files, manifestText) {
           ["", verdict],
         ]);
         row.dataset.tensor = name;
+        decoded += bytes;
+        if (expected !== undefined) compared++;
+        state(`decoding: ${decoded.toLocaleString("en")} bytes so far`, "running");
       },
       source({ name, bytes, sha256, content }) {
         const row = addRow($("sources"), "", [
@@ -77,10 +80,10 @@ async function run(files, manifestText) {
     });
     $("total").textContent = result.total;
     const seconds = ((performance.now() - started) / 1000).toFixed(2);
-    const summary = `${result.tensors} tensors, ${weights.toLocaleString("en")} decoded weights in ${seconds} s`;
+    const summary = `${result.tensors} tensors, ${decoded.toLocaleString("en")} bytes in ${seconds} s`;
     const missing = result.missing.length === 0 ? "" : `; ${result.missing.length} tensors of the model are in files not given`;
     if (result.wrong > 0) state(`${result.wrong} of ${summary} are not those of the source`, "failed");
-    else state(`${summary}${manifest.hashes.size === 0 ? "; nothing to compare them with" : ", equal to the source"}${missing}`, "done");
+    else state(`${summary}${compared === 0 ? "; nothing to compare them with" : ", equal to the source"}${missing}`, "done");
   } catch (error) {
     state(error.message, "failed");
   }
@@ -95,7 +98,7 @@ async function fetchBlob(url) {
 async function runChosen(list) {
   const chosen = [...list];
   const manifest = chosen.find(({ name }) => name === "bitwright.json");
-  const files = chosen.filter(({ name }) => name.endsWith(".safetensors")).map((file) => ({ name: file.name, blob: file }));
+  const files = chosen.filter(({ name }) => name.endsWith(EXTENSION)).map((file) => ({ name: file.name, blob: file }));
   await run(files, manifest === undefined ? undefined : await manifest.text());
 }
 
@@ -130,11 +133,10 @@ if (given.length > 0) {
     (response) => (response.ok ? response.text() : undefined),
     () => undefined,
   );
-  const shards = manifestText === undefined ? {} : (JSON.parse(manifestText).lossless?.shards ?? {});
-  const bytes = Object.values(shards).reduce((sum, size) => sum + size, 0);
-  if (bytes > 0) {
-    const urls = Object.keys(shards).map((name) => new URL(`../${name.split("/").map(encodeURIComponent).join("/")}`, location.href));
-    $("beside").textContent = `Decode the artifact beside this page (${(bytes / 1e6).toFixed(1)} MB)`;
+  const { names, bytes } = filesOf(manifestText === undefined ? undefined : JSON.parse(manifestText));
+  if (names.length > 0) {
+    const urls = names.map((name) => new URL(`../${name.split("/").map(encodeURIComponent).join("/")}`, location.href));
+    $("beside").textContent = `Decode the artifact beside this page${bytes === undefined ? "" : ` (${(bytes / 1e6).toFixed(1)} MB)`}`;
     $("beside").hidden = false;
     $("beside").addEventListener("click", () => void runUrls(urls, manifestText));
   }

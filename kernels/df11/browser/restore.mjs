@@ -1,6 +1,10 @@
 // Files of a DFloat11 artifact to tensors, hashes and source files, in a browser. No part of it touches the page.
 import { createDecoder } from "./df11.mjs";
 
+/** The module that decodes, and what files end with. */
+export const WASM = "df11.wasm";
+export const EXTENSION = ".safetensors";
+
 const SUFFIXES = ["luts", "encoded_exponent", "sign_mantissa", "output_positions", "gaps", "split_positions"];
 const MAX_HEADER_BYTES = 100_000_000;
 /** Source files beyond this are not put together in memory; their tensors are hashed all the same. */
@@ -28,6 +32,12 @@ export async function openSafetensors(blob, name) {
     tensors.set(key, blob.slice(8 + length + from, 8 + length + to));
   }
   return tensors;
+}
+
+/** Files of the artifact that bitwright.json describes, and their size. */
+export function filesOf(manifest) {
+  const shards = manifest?.lossless?.shards ?? {};
+  return { names: Object.keys(shards), bytes: Object.values(shards).reduce((sum, size) => sum + size, 0) };
 }
 
 /** What bitwright.json says: hashes, members of units, source files. Empty without one. */

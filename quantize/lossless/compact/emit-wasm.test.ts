@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,6 +25,22 @@ interface OpenFile {
 interface RangeSource {
   readonly size: number;
   read(offset: number, length: number): Uint8Array | Promise<Uint8Array>;
+}
+
+interface SourceFile {
+  readonly name: string;
+  readonly sha256: string;
+  readonly content: Uint8Array;
+}
+interface PageModule {
+  readonly EXTENSION: string;
+  readonly filesOf: (manifest: unknown) => { readonly names: readonly string[] };
+  readonly restoreFiles: (
+    wasm: Uint8Array,
+    files: readonly { readonly name: string; readonly blob: Blob }[],
+    manifest: undefined,
+    report: { tensor(): void; source(file: SourceFile): void },
+  ) => Promise<{ readonly wrong: number }>;
 }
 
 const SOURCE = join(import.meta.dirname, "../../../fixtures/lossless/df11/llama-slice/source");
@@ -121,6 +138,9 @@ test("`--kernels wasm` brings the module, its tables and a self-test that passes
     "compact.mjs",
     "compact.wasm",
     "compact_selftest.json",
+    "index.html",
+    "page.mjs",
+    "restore.mjs",
   ]);
   expect(readFileSync(join(out, "kernels/README.md"), "utf8")).toContain("node compact.mjs ..");
   const run = (): ReturnType<typeof spawnSync> =>
@@ -147,6 +167,29 @@ test("every tensor of an artifact, read range by range, after the header, is the
   const parts = [file.header];
   for (const name of file.tensors.keys()) parts.push(await file.decode(name));
   expect(Buffer.concat(parts).equals(readFileSync(join(SOURCE, "model.safetensors")))).toBe(true);
+});
+
+test("the page's module gives the source file back with its hashes, and tells tensors that are not those stored", async () => {
+  const { EXTENSION, filesOf, restoreFiles } = (await import(pathToFileURL(join(out, "kernels/restore.mjs")).href)) as PageModule;
+  const { names } = filesOf(JSON.parse(readFileSync(join(out, "bitwright.json"), "utf8")));
+  expect(names).toEqual([`model.safetensors${EXTENSION}`]);
+  const stored = readFileSync(join(out, names[0]!));
+  const original = readFileSync(join(SOURCE, "model.safetensors"));
+  const wasm = readFileSync(join(out, "kernels/compact.wasm"));
+  const run = async (bytes: Uint8Array<ArrayBuffer>): Promise<{ readonly wrong: number; readonly sources: readonly SourceFile[] }> => {
+    const sources: SourceFile[] = [];
+    const report = { tensor: () => undefined, source: (file: SourceFile) => void sources.push(file) };
+    return { ...(await restoreFiles(wasm, [{ name: names[0]!, blob: new Blob([bytes]) }], undefined, report)), sources };
+  };
+  const { wrong, sources } = await run(stored);
+  expect(wrong).toBe(0);
+  expect(sources.map(({ name, sha256 }) => [name, sha256])).toEqual([
+    ["model.safetensors", createHash("sha256").update(original).digest("hex")],
+  ]);
+  expect(original.equals(sources[0]!.content)).toBe(true);
+  const bad = Uint8Array.from(stored);
+  bad[100]! ^= 1;
+  await expect(run(bad)).rejects.toThrow(/^model\.safetensors\.compact: tensor /);
 });
 
 describe.each(["max", "fast"] as const)("level %s", (level) => {

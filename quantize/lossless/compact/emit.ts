@@ -26,10 +26,14 @@ interface Language {
 const source = async (...names: readonly string[]): Promise<NamedFile[]> =>
   Promise.all(
     names.map(
-      async (name) => [name, new Uint8Array(await readFile(new URL(`../../../kernels/compact/${name}`, import.meta.url)))] as const,
+      async (name) =>
+        [name.split("/").pop()!, new Uint8Array(await readFile(new URL(`../../../kernels/compact/${name}`, import.meta.url)))] as const,
     ),
   );
 const text = (content: string): Uint8Array => new TextEncoder().encode(content);
+
+/** A page that decodes the artifact beside it, or files dropped on it. */
+const PAGE = ["../df11/browser/index.html", "../df11/browser/page.mjs", "browser/restore.mjs"];
 
 /** To add one: its files in `kernels/compact/` and an entry here. */
 const LANGUAGES: ReadonlyMap<string, Language> = new Map([
@@ -51,7 +55,7 @@ shapes, is in the directory at the end of a file (deflated).
     "wasm",
     {
       files: async (test) => [
-        ...(await source("compact.mjs", "compact-block.mjs", "compact-tail.mjs")),
+        ...(await source("compact.mjs", "compact-block.mjs", "compact-tail.mjs", ...PAGE)),
         ["compact-tables.mjs", text(tablesModule())],
         ["compact.wasm", privateMemory(Buffer.from(wasm, "base64"))],
         ["compact_selftest.json", text(testJson(test))],
@@ -59,7 +63,12 @@ shapes, is in the directory at the end of a file (deflated).
       usage: `WASM SIMD with a small JavaScript module, for Node 20 and browsers; a page needs no special headers. \`openCompact\` in \`compact.mjs\` lists the
 tensors of a file and decodes each by its name:
 
-    node compact.mjs ..`,
+    node compact.mjs ..
+
+  \`index.html\` decodes the artifact, or files dropped on it, in a browser, shows SHA-256 and gives source files back. Any static server
+  of the artifact's folder will do, on localhost or with https:
+
+    npx http-server ..        # then open http://localhost:8080/kernels/`,
     },
   ],
 ]);
