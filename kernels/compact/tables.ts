@@ -1,5 +1,6 @@
 /**
  * Look-up tables in the layout the kernels read, in a workspace.
+ * The module beside artifacts, which stands alone, makes the same ones: `buildTable` in compact-tail.mjs, `takeColumns` in compact-block.mjs.
  * @module
  */
 import { TABLE_BITS, TABLE_SIZE } from "../../formats/encodings/compact/frequencies.ts";
