@@ -95,7 +95,7 @@ function everyKind(): ReadonlyMap<string, Case> {
     ["__proto__", coded("I8", 90, 100)],
     ["copy", { ...shared }],
     ["shared", shared],
-    ["noise", { dtype: "U8", shape: [600, 1000], bytes: noise(600_000) }],
+    ["noise", { dtype: "U8", shape: [300, 1000], bytes: noise(300_000) }],
     ["mixed", { dtype: "BF16", shape: [600, 512], bytes: Uint8Array.from([...weights("BF16", 512, 512), ...noise(2 * 88 * 512)]) }],
     [
       "positions",
@@ -110,7 +110,7 @@ function everyKind(): ReadonlyMap<string, Case> {
       "doubles",
       { dtype: "F64", shape: [3, 700], bytes: new Uint8Array(Float64Array.from({ length: 2100 }, () => random.normal()).buffer) },
     ],
-    ["cut", coded("BF16", 2, 140_000)],
+    ["cut", coded("BF16", 1, 140_000)],
   ]);
   for (const dtype of ["BF16", "F16", "U8"] as const)
     for (const [rows, cols] of [
@@ -207,7 +207,7 @@ describe.each(["max", "fast"] as const)("level %s", (level) => {
     expect(Buffer.from(original).subarray(0, file.header.length).equals(file.header)).toBe(true);
   });
 
-  test("of 300 damaged files, none gives other bytes, not even where only the checksums of blocks are looked at", async () => {
+  test("of 150 damaged files, none gives other bytes, not even where only the checksums of blocks are looked at", async () => {
     const cases = new Map<string, Case>([
       ["a", coded("BF16", 40, 20)],
       ["b", coded("F16", 33, 130)],
@@ -218,7 +218,7 @@ describe.each(["max", "fast"] as const)("level %s", (level) => {
     ]);
     const good = await pack(cases, level);
     let refused = 0;
-    for (let i = 0; i < 300; i++) {
+    for (let i = 0; i < 150; i++) {
       const bad = Uint8Array.from(good);
       // Half of them at tails and tables, where a byte changes most.
       const at = i % 2 === 0 ? random.below(bad.length) : bad.length - 1 - random.below(1500);
@@ -234,7 +234,7 @@ describe.each(["max", "fast"] as const)("level %s", (level) => {
         refused++;
       }
     }
-    expect(refused).toBeGreaterThan(200);
+    expect(refused).toBeGreaterThan(100);
   });
 });
 
