@@ -101,6 +101,10 @@ function notesOf(model: OnnxModel, settings: OnnxSettings): readonly string[] {
   if (quantized > 0) notes.push(`${quantized} operators of the source are quantized already and stay as they are`);
   if (settings.protect === "auto" && settings.activation === "float")
     notes.push("--protect auto has nothing to do: activations stay float");
+  if (settings.target === "float16")
+    notes.push(
+      "float16 ends at 65504: values between operators that go beyond are lost; with --data the outputs are compared with the source's",
+    );
   return notes;
 }
 
