@@ -5,7 +5,8 @@
  *   npx tsx bench/dfloat11.ts --end-to-end [file] [--gb 4] [--runs 3] [--workers 1,2] [--dir folder]
  *
  * One thread: encode (histogram, code, streams, index) and decode (every block's end checked) of Gaussian bf16 weights. Rounds of all
- * rows alternate; the fastest and the median round are shown, and CPU time beside wall time, since other work may run.
+ * rows alternate; the fastest and the median round are shown, and CPU time beside wall time, since other work may run. zstd is the system's
+ * library (`zstd-anchor.ts`), its CPU time set against the least CPU time of a round.
  *
  * End to end: a safetensors file of --gb 10^9 bytes and several hundred tensors is made (or `file` is taken), then `cp` and the whole job
  * (read, encode, decode what was written and compare, sync) alternate; seconds of wall, CPU, and peak resident memory of the process.
@@ -35,6 +36,7 @@ import { createBlockDecoder, indexOf } from "../kernels/df11/blocks.ts";
 import { encodeUnitFast } from "../kernels/df11/encode.ts";
 import { createExponentCounter, createUnitEncoder, planCode, STRIP } from "../kernels/df11/unit-encoder.ts";
 import { createWorkspace, type Workspace } from "../kernels/load-wasm.ts";
+import { zstdSeconds } from "./zstd-anchor.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -118,13 +120,14 @@ function oneThread(): void {
   const file = join(values.dir, `df11-bench-${process.pid}.bin`);
   writeFileSync(file, bytes);
   try {
-    const { stdout, stderr } = spawnSync("zstd", ["-b1", "-e1", "--single-thread", "-i3", file], { encoding: "utf8" });
-    const found = [...`${stdout}${stderr}`.matchAll(/([\d.]+) MB\/s/g)].map(([, at]) => Number(at) / 1000);
-    if (found.length >= 2) {
-      const [compress, decompress] = found.slice(-2) as [number, number];
-      console.log(`zstd -1             ${show(compress)} compress ${show(decompress)} decompress`);
-      console.log(`DF11 / zstd -1: encode ${(fastest[1]! / compress).toFixed(2)}, decode ${(fastest[2]! / decompress).toFixed(2)}`);
-    } else console.log("no zstd on this system");
+    const zstd = zstdSeconds(file);
+    if (zstd === undefined) console.log("no Python or no libzstd on this system");
+    else {
+      const [compress, decompress] = [speed(zstd.encode), speed(zstd.decode)];
+      const [encode, decode] = rows.slice(1).map(({ cpu }) => speed(Math.min(...cpu)));
+      console.log(`zstd -1             ${show(compress)} compress ${show(decompress)} decompress (CPU time)`);
+      console.log(`DF11 / zstd -1, CPU time: encode ${(encode! / compress).toFixed(2)}, decode ${(decode! / decompress).toFixed(2)}`);
+    }
   } finally {
     rmSync(file);
   }
