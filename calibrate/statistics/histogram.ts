@@ -34,8 +34,14 @@ export const histogram: Statistic<Float64Array> = {
   create: () => new Float64Array(HISTOGRAM_BINS),
   update(state, [values]) {
     const data = floatsOf(values!, "activations");
-    const bits = new Uint32Array(data.buffer, data.byteOffset, data.length);
-    for (let i = 0; i < bits.length; i++) state[binOfBits(bits[i]!)]!++;
+    // Signed words and 32-bit counts stay in integer registers; a batch has fewer than 2^32 values.
+    const bits = new Int32Array(data.buffer, data.byteOffset, data.length);
+    const counts = new Uint32Array(HISTOGRAM_BINS);
+    for (let i = 0; i < bits.length; i++) {
+      const index = binOfBits(bits[i]!);
+      counts[index] = counts[index]! + 1;
+    }
+    for (let i = 0; i < HISTOGRAM_BINS; i++) state[i]! += counts[i]!;
     return state;
   },
   merge: (a, b) => a.map((count, i) => count + b[i]!),
@@ -44,10 +50,10 @@ export const histogram: Statistic<Float64Array> = {
 
 /** NaN and values above the range fall into the outermost bins. */
 function binOfBits(bits: number): number {
-  const step = ((bits & 0x7fffffff) >>> DROPPED_BITS) - FIRST_STEP;
+  const step = ((bits & 0x7fffffff) >> DROPPED_BITS) - FIRST_STEP;
   if (step < 0) return ZERO_BIN;
   const k = step < SIDE ? step : SIDE - 1;
-  return bits >>> 31 === 0 ? ZERO_BIN + 1 + k : ZERO_BIN - 1 - k;
+  return bits >= 0 ? ZERO_BIN + 1 + k : ZERO_BIN - 1 - k;
 }
 
 /** Lower edge of magnitude bin `k`. */

@@ -16,7 +16,7 @@ import type { OnnxSamples } from "./samples.ts";
 import { activationScale, type ActivationScale } from "./scales.ts";
 import type { OnnxSettings } from "./settings.ts";
 import { isTwin, twinScale, type TwinScale } from "./twin.ts";
-import { smoothGroups, smoothModel, type SmoothedValue } from "./smooth.ts";
+import { inputChannels, smoothGroups, smoothModel, type SmoothedValue } from "./smooth.ts";
 
 /** Everything the rewrite needs. */
 export interface OnnxDecisions {
@@ -48,11 +48,8 @@ export async function decideOnnx(
   if (settings.smooth && settings.target === "sites") {
     const quantized = new Map(choices.map(({ site, action }) => [site.name, action.kind]));
     const groups = smoothGroups(prepared.sites, ({ name }) => quantized.get(name) !== "float");
-    const taps = groups.map(({ input }): OnnxTap => ({ value: input, axis: -1, histogram: false }));
-    const seen = await observeOnnx(model, samples, taps, {
-      ...runs,
-      ...(prepared.file !== undefined && model.functions.length === 0 && { path: prepared.file }),
-    });
+    const taps = groups.map((group): OnnxTap => ({ value: group.input, channels: inputChannels(group.sites[0]!), histogram: false }));
+    const seen = await observeOnnx(model, samples, taps, runs);
     const result = await smoothModel(model, groups, seen, { alpha: settings.alpha, shift: settings.shift, bits: settings.weightBits });
     model = result.model;
     smoothed = result.values;

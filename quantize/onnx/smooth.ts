@@ -168,7 +168,8 @@ function outlier(size: Float32Array): number {
   return median === 0 ? 1 : sorted.at(-1)! / median;
 }
 
-function inputChannels({ weight }: OnnxSite): number {
+/** Input channels of a linear site. */
+export function inputChannels({ weight }: OnnxSite): number {
   return weight.tensor.shape[weight.inputAxis!]!;
 }
 
