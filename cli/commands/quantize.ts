@@ -54,7 +54,7 @@ Interrupted (Ctrl-C, a crash, kill -9)? The same command again continues where i
 export function addQuantize(program: Command, io: Io): void {
   const command = program
     .command("quantize <model>", { isDefault: true })
-    .description("compress a model: HF directory or .safetensors → an artifact that a runtime loads (the default command)");
+    .description("compress a model: HF directory, .onnx or .safetensors → an artifact that a runtime loads (the default command)");
   addRecipeOptions(command);
   command
     .option("--dry-run", "print the resolved plan with memory, disk, time and size; write nothing")

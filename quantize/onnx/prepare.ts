@@ -99,7 +99,7 @@ function notesOf(model: OnnxModel, settings: OnnxSettings): readonly string[] {
   const notes: string[] = [];
   const quantized = findQuantizedSites(model).length;
   if (quantized > 0) notes.push(`${quantized} operators of the source are quantized already and stay as they are`);
-  if (settings.protect === "auto" && settings.activation === "float")
+  if (settings.protect === "auto" && settings.activation === "float" && settings.weightBits === 8)
     notes.push("--protect auto has nothing to do: activations stay float");
   if (settings.target === "float16")
     notes.push(

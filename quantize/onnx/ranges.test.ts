@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { histogram } from "../../calibrate/statistics/histogram.ts";
 import type { HostTensor } from "../../model/engines/engine.ts";
 import { createRandom } from "../../core/random.ts";
+import { roundHalfEven } from "../../core/round.ts";
 import { chooseRange, type SeenValue } from "./ranges.ts";
 import { activationScale } from "./scales.ts";
 import { isTwin, twinScale } from "./twin.ts";
@@ -23,7 +24,7 @@ function seen(outlier: number): SeenValue & { values: Float32Array } {
 function squaredError(values: Float32Array, range: { min: number; max: number }): number {
   const { scale, zero } = activationScale(range, 8);
   return values.reduce((sum, x) => {
-    const code = Math.min(255, Math.max(0, Math.round(x / scale) + zero));
+    const code = Math.min(255, Math.max(0, roundHalfEven(x / scale) + zero));
     return sum + (x - (code - zero) * scale) ** 2;
   }, 0);
 }

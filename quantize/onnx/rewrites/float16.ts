@@ -2,7 +2,8 @@
  * Float16: weights and the values between operators in half precision, inputs and outputs of the model as they were.
  * @module
  */
-import { fromFloat32 } from "../../../core/tensor.ts";
+import { FLOAT32_INPUTS, FLOAT32_OPERATORS, INTEGER_OUTPUTS, INTEGER_RESULTS, TYPE_INPUT } from "./float16-operators.ts";
+import { toHalfBits } from "./half-bits.ts";
 import type {
   OnnxAttribute,
   OnnxGraph,
@@ -20,64 +21,6 @@ import { makeNode } from "../nodes.ts";
 const FLOAT = 1;
 const FLOAT16 = 10;
 const HALF_MAX = 65504;
-
-/**
- * Operators that stay in float32, with Casts around them: those whose kernels take no float16, or lose too much in it. The list of
- * onnxconverter-common, and what onnxruntime's CPU provider has no float16 kernel for.
- */
-export const FLOAT32_OPERATORS: ReadonlySet<string> = new Set([
-  "ArrayFeatureExtractor",
-  "Binarizer",
-  "CastMap",
-  "CategoryMapper",
-  "DictVectorizer",
-  "FeatureVectorizer",
-  "Imputer",
-  "LabelEncoder",
-  "LinearClassifier",
-  "LinearRegressor",
-  "Normalizer",
-  "OneHotEncoder",
-  "SVMClassifier",
-  "SVMRegressor",
-  "Scaler",
-  "TreeEnsembleClassifier",
-  "TreeEnsembleRegressor",
-  "ZipMap",
-  "NonMaxSuppression",
-  "TopK",
-  "RoiAlign",
-  "Range",
-  "CumSum",
-  "Min",
-  "Max",
-  "Upsample",
-  "Resize",
-  "RandomNormal",
-  "RandomNormalLike",
-  "RandomUniform",
-  "RandomUniformLike",
-  "DynamicQuantizeLinear",
-  "QuantizeLinear",
-  "DequantizeLinear",
-  "MatMulInteger",
-  "ConvInteger",
-  "LSTM",
-  "GRU",
-  "RNN",
-  "STFT",
-  "DFT",
-  "MelWeightMatrix",
-  "HannWindow",
-  "HammingWindow",
-  "BlackmanWindow",
-]);
-
-/** Operators whose named inputs are float32 by their definition, whatever the rest is. */
-const FLOAT32_INPUTS: ReadonlyMap<string, readonly number[]> = new Map([
-  ["Resize", [1, 2]],
-  ["Upsample", [1]],
-]);
 
 export interface Float16Options {
   /** More operators to leave in float32. */
@@ -350,42 +293,6 @@ class Scope {
   }
 }
 
-/** Operators that read floats and give something else. */
-const INTEGER_RESULTS: ReadonlySet<string> = new Set([
-  "Shape",
-  "Size",
-  "ArgMax",
-  "ArgMin",
-  "Equal",
-  "Greater",
-  "GreaterOrEqual",
-  "Less",
-  "LessOrEqual",
-  "IsNaN",
-  "IsInf",
-  "NonZero",
-  "NonMaxSuppression",
-  "QuantizeLinear",
-]);
-const INTEGER_OUTPUTS: ReadonlyMap<string, readonly number[]> = new Map([
-  ["TopK", [1]],
-  ["MaxPool", [1]],
-  ["Dropout", [1]],
-  ["Unique", [1, 2, 3]],
-  ["DynamicQuantizeLinear", [0, 2]],
-]);
-/** Operators whose first inputs do not say what their output is. */
-const TYPE_INPUT: ReadonlyMap<string, number> = new Map([
-  ["Where", 1],
-  ["Gather", 0],
-  ["GatherElements", 0],
-  ["GatherND", 0],
-  ["Reshape", 0],
-  ["Expand", 0],
-  ["Pad", 0],
-  ["OneHot", 2],
-]);
-
 function markOutputs(node: OnnxNode, scope: Scope, anyHalf: boolean): void {
   const slot = node.domain === "" ? TYPE_INPUT.get(node.op) : undefined;
   const isHalf = INTEGER_RESULTS.has(node.op) ? false : slot === undefined ? anyHalf : scope.isHalf(node.inputs[slot] ?? "");
@@ -450,5 +357,5 @@ function toHalf(values: Float32Array): { readonly bytes: Uint8Array; readonly cl
     }
     return value;
   });
-  return { bytes: fromFloat32(held, [held.length], "F16").bytes, clipped, flushed };
+  return { bytes: toHalfBits(held), clipped, flushed };
 }
