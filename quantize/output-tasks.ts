@@ -150,7 +150,11 @@ function activationScales(
 ): readonly (readonly [string, Tensor])[] {
   return tensors.flatMap(({ name, role }) => {
     const scale =
-      role === "input-scale" || role === "input-global-scale" ? inputScales.get(site.module) : role === "output-scale" ? outputScales.get(site.module) : undefined;
+      role === "input-scale" || role === "input-global-scale"
+        ? inputScales.get(site.module)
+        : role === "output-scale"
+          ? outputScales.get(site.module)
+          : undefined;
     // NVFP4's divisor is F32 whatever the model is.
     const dtype = role === "input-global-scale" ? "F32" : scaleDType;
     return scale === undefined ? [] : [[name, fromFloat32(Float32Array.of(scale), [1], dtype)] as const];
