@@ -54,8 +54,7 @@ export const bitwright: Export = {
   },
   siteTensors: (site, scaleDType) => (hasWeight(site) ? bitwrightTensors(moduleOf(site, scaleDType)) : []),
   config(source, sites, _ignore, scaleDType = "F32") {
-    const quantized = sites.filter(hasWeight);
-    if (quantized.length === 0) return source;
-    return { ...source, quantization_config: bitwrightConfig(quantized.map((site) => moduleOf(site, scaleDType))) };
+    // Declared without a quantized site too: a loader that knows nothing of ordered keys must not take them for plain ones.
+    return { ...source, quantization_config: bitwrightConfig(sites.filter(hasWeight).map((site) => moduleOf(site, scaleDType))) };
   },
 };
