@@ -1,4 +1,4 @@
-/* What the self-tests of df11.c and df11.cu share: SHA-256, reading the unit of df11_selftest.h, comparing. C99 and C++. */
+/* What the self-tests of df11.c and df11.cu share: reading the unit of df11_selftest.h, comparing. C99 and C++. */
 #ifndef DF11_HOST_H
 #define DF11_HOST_H
 
@@ -10,55 +10,7 @@
 
 /* Defines DF11_TEST_FILE, DF11_TEST_UNIT, five DF11_TEST_<ARRAY> pairs of offset and length, and df11_test_members. */
 #include "df11_selftest.h"
-
-static uint32_t df11_rotate(uint32_t x, unsigned n) { return x >> n | x << (32 - n); }
-
-/* SHA-256 (FIPS 180-4). */
-static void df11_sha256(const uint8_t *data, size_t size, uint8_t digest[32]) {
-  static const uint32_t k[64] = {
-      0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be,
-      0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa,
-      0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85,
-      0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3,
-      0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f,
-      0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-  uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  size_t padded = (size + 9 + 63) / 64 * 64;
-  size_t at;
-  unsigned i;
-  for (at = 0; at < padded; at += 64) {
-    uint8_t chunk[64];
-    uint32_t w[64];
-    uint32_t v[8];
-    for (i = 0; i < 64; i++) {
-      size_t place = at + i;
-      if (place < size) chunk[i] = data[place];
-      else if (place == size) chunk[i] = 0x80;
-      else if (place >= padded - 8) chunk[i] = (uint8_t)((uint64_t)size * 8 >> 8 * (padded - 1 - place));
-      else chunk[i] = 0;
-    }
-    for (i = 0; i < 16; i++) {
-      w[i] = (uint32_t)chunk[4 * i] << 24 | (uint32_t)chunk[4 * i + 1] << 16 | (uint32_t)chunk[4 * i + 2] << 8 | chunk[4 * i + 3];
-    }
-    for (; i < 64; i++) {
-      uint32_t s0 = df11_rotate(w[i - 15], 7) ^ df11_rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
-      uint32_t s1 = df11_rotate(w[i - 2], 17) ^ df11_rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
-      w[i] = w[i - 16] + s0 + w[i - 7] + s1;
-    }
-    memcpy(v, h, sizeof v);
-    for (i = 0; i < 64; i++) {
-      uint32_t s1 = df11_rotate(v[4], 6) ^ df11_rotate(v[4], 11) ^ df11_rotate(v[4], 25);
-      uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
-      uint32_t s0 = df11_rotate(v[0], 2) ^ df11_rotate(v[0], 13) ^ df11_rotate(v[0], 22);
-      uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-      memmove(v + 1, v, 7 * sizeof *v);
-      v[4] += t1;
-      v[0] = t1 + t2;
-    }
-    for (i = 0; i < 8; i++) h[i] += v[i];
-  }
-  for (i = 0; i < 32; i++) digest[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
-}
+#include "sha256.h"
 
 /* The five arrays of the unit, each in memory of exactly its size, in the order of df11_test_ranges. */
 typedef struct {
@@ -121,15 +73,13 @@ static int df11_compare(const uint16_t *patterns) {
   for (member = 0; member < sizeof df11_test_members / sizeof *df11_test_members; member++) {
     size_t count = (size_t)df11_test_members[member].elements;
     uint8_t *little = (uint8_t *)df11_room(2 * count);
-    uint8_t digest[32];
     char text[65];
     for (i = 0; i < count; i++) {
       little[2 * i] = (uint8_t)(patterns[element + i] & 255u);
       little[2 * i + 1] = (uint8_t)(patterns[element + i] >> 8);
     }
-    df11_sha256(little, 2 * count, digest);
+    bw_sha256(little, 2 * count, text);
     free(little);
-    for (i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
     if (strcmp(text, df11_test_members[member].sha256) != 0) {
       printf("%s: sha256 is %s, must be %s\n", df11_test_members[member].name, text, df11_test_members[member].sha256);
       wrong++;

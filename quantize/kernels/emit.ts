@@ -2,12 +2,13 @@
  * `--kernels c,wasm` for block formats: dequantization and dot products on the packed bytes, beside an artifact, with a self-test on
  * one of its tensors.
  *
- * The files are those of `kernels/blocks/`, copied as they are; only the self-test's facts are written here, and the WASM modules get
+ * The files are those of `kernels/`, copied as they are; only the self-test's facts are written here, and the WASM modules get
  * a memory that needs no threads.
  * @module
  */
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { basename } from "node:path";
 import { requireBlockFormat } from "../../core/blocks/format.ts";
 import { dequantizeBlocks } from "../../core/blocks/quantize.ts";
 import { InputError } from "../../core/errors.ts";
@@ -16,6 +17,7 @@ import { wasm as blocksWasm } from "../../kernels/generated/blocks.wasm.ts";
 import { wasm as gemmWasm } from "../../kernels/generated/gemm-int8.wasm.ts";
 import { gemmBlocks } from "../../kernels/gemm-int8/gemm-int8.ts";
 import { privateMemory } from "../../kernels/private-memory.ts";
+import { cString } from "../c-string.ts";
 
 /** Folder in the artifact. */
 const FOLDER = "kernels/";
@@ -95,11 +97,11 @@ export async function emitBlockKernels(names: readonly string[], test: BlockSelf
   const files = new Map<string, Uint8Array>();
   const text = (name: string, content: string): void => void files.set(FOLDER + name, new TextEncoder().encode(content));
   const copy = async (name: string): Promise<void> => {
-    files.set(FOLDER + name, new Uint8Array(await readFile(new URL(`../../kernels/blocks/${name}`, import.meta.url))));
+    files.set(FOLDER + basename(name), new Uint8Array(await readFile(new URL(`../../kernels/blocks/${name}`, import.meta.url))));
   };
   if (names.includes("c")) {
     await copy("blocks.c");
-    await copy("sha256.h");
+    await copy("../sha256.h");
     text("blocks_selftest.h", headerText(test));
   }
   if (names.includes("wasm")) {
@@ -128,14 +130,6 @@ function headerText({ module, format, block, rows, cols, arrays, values, product
     `#define BW_TEST_PRODUCTS ${cString(products)}`,
     "",
   ].join("\n");
-}
-
-/** Names come from the source file: everything but plain characters becomes an octal escape. */
-function cString(value: string): string {
-  const escaped = [...new TextEncoder().encode(value)].map((byte) =>
-    /[\w .,:/()[\]-]/.test(String.fromCharCode(byte)) ? String.fromCharCode(byte) : `\\${byte.toString(8).padStart(3, "0")}`,
-  );
-  return `"${escaped.join("")}"`;
 }
 
 function readmeText(names: readonly string[], { module, format, block }: BlockSelfTest): string {

@@ -60,6 +60,7 @@ test("decoders lie in one folder with a README, and restore leaves them out", as
     "index.html",
     "page.mjs",
     "restore.mjs",
+    "sha256.h",
   ]);
   const back = join(work, "back");
   await restore(out, { out: back });
@@ -81,8 +82,10 @@ test("each language brings what it needs and nothing else; the README names its 
     members: [{ name: "unit.weight", elements: 1, sha256: "" }],
   };
   const files = async (...names: readonly string[]): Promise<string[]> => [...(await emitKernels(names, facts)).keys()].toSorted();
-  expect(await files("c")).toEqual(["README.md", "df11.c", "df11_host.h", "df11_selftest.h"].map((name) => `kernels/${name}`));
-  expect(await files("cuda")).toEqual(["README.md", "df11.cu", "df11_host.h", "df11_selftest.h"].map((name) => `kernels/${name}`));
+  expect(await files("c")).toEqual(["README.md", "df11.c", "df11_host.h", "df11_selftest.h", "sha256.h"].map((name) => `kernels/${name}`));
+  expect(await files("cuda")).toEqual(
+    ["README.md", "df11.cu", "df11_host.h", "df11_selftest.h", "sha256.h"].map((name) => `kernels/${name}`),
+  );
   expect(await files("wgsl")).toEqual(
     ["README.md", "df11-unit.mjs", "df11-webgpu.mjs", "df11.wgsl", "df11_selftest.json"].map((name) => `kernels/${name}`),
   );

@@ -10,6 +10,7 @@ import { elementCount } from "../../core/dtype.ts";
 import { InputError } from "../../core/errors.ts";
 import { wasm } from "../../kernels/generated/df11.wasm.ts";
 import { privateMemory } from "../../kernels/private-memory.ts";
+import { cString } from "../c-string.ts";
 
 /** Folder in the artifact. */
 export const KERNELS_FOLDER = "kernels/";
@@ -51,7 +52,7 @@ const LANGUAGES: ReadonlyMap<string, Language> = new Map([
   [
     "c",
     {
-      files: async (test) => [...(await source("df11.c", "df11_host.h")), header(test)],
+      files: async (test) => [...(await source("df11.c", "df11_host.h", "../sha256.h")), header(test)],
       usage: "C99, no dependencies:\n\n    cc -O2 -DDF11_SELFTEST df11.c -o selftest && ./selftest ..",
     },
   ],
@@ -85,7 +86,7 @@ const LANGUAGES: ReadonlyMap<string, Language> = new Map([
   [
     "cuda",
     {
-      files: async (test) => [...(await source("df11.cu", "df11_host.h")), header(test)],
+      files: async (test) => [...(await source("df11.cu", "df11_host.h", "../sha256.h")), header(test)],
       usage: `CUDA, one thread for 8 bytes of the stream; the self-test prints GB/s beside those of a copy on the device:
 
     nvcc -O3 -o selftest df11.cu && ./selftest ..
@@ -142,14 +143,6 @@ function headerText({ file, unit, arrays, members }: SelfTest): string {
     "};",
     "",
   ].join("\n");
-}
-
-/** Names come from the source file: everything but plain characters becomes an octal escape. */
-function cString(value: string): string {
-  const escaped = [...new TextEncoder().encode(value)].map((byte) =>
-    /[\w .,:/()[\]-]/.test(String.fromCharCode(byte)) ? String.fromCharCode(byte) : `\\${byte.toString(8).padStart(3, "0")}`,
-  );
-  return `"${escaped.join("")}"`;
 }
 
 function readmeText({ unit, members }: SelfTest, usages: readonly string[]): string {

@@ -10,6 +10,7 @@ import type { CompactFile, StoredTensor } from "../../../formats/containers/comp
 import { FREQUENCIES, LENGTHS } from "../../../formats/encodings/compact/frequencies.ts";
 import { wasm } from "../../../kernels/generated/compact.wasm.ts";
 import { privateMemory } from "../../../kernels/private-memory.ts";
+import { cString } from "../../c-string.ts";
 
 const KERNELS_FOLDER = "kernels/";
 /** Self-tests prefer tensors of this many bytes and more: smaller ones have one stream and no columns. */
@@ -41,7 +42,7 @@ const LANGUAGES: ReadonlyMap<string, Language> = new Map([
     "c",
     {
       files: async (test) => [
-        ...(await source("compact.c", "compact_host.h")),
+        ...(await source("compact.c", "compact_host.h", "../sha256.h")),
         ["compact_selftest.h", text(testHeader(test))],
         ["compact_tables.h", text(tablesHeader())],
       ],
@@ -166,14 +167,6 @@ function testHeader({ file, tensor, stored: { offset, bytes, sha256 } }: TestTen
 function testJson({ file, tensor, stored }: TestTensor): string {
   const facts = { file, tensor: tensor.name, bytes: tensor.byteLength, sha256: Buffer.from(stored.sha256).toString("hex") };
   return `${JSON.stringify(facts, undefined, 2)}\n`;
-}
-
-/** Names come from the source file: everything but plain characters becomes an octal escape. */
-function cString(value: string): string {
-  const escaped = [...text(value)].map((byte) =>
-    /[\w .,:/()[\]-]/.test(String.fromCharCode(byte)) ? String.fromCharCode(byte) : `\\${byte.toString(8).padStart(3, "0")}`,
-  );
-  return `"${escaped.join("")}"`;
 }
 
 function readmeText(usages: readonly string[]): string {

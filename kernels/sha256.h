@@ -1,3 +1,4 @@
+/* SHA-256 for the self-tests of every kernel folder. C99 and C++. */
 #ifndef BW_SHA256_H
 #define BW_SHA256_H
 
