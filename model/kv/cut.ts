@@ -4,7 +4,8 @@
  * @module
  */
 import { GraphBuilder } from "../graph/builder.ts";
-import { producers, type Graph, type GraphNode, type ValueType } from "../graph/graph.ts";
+import type { Graph, GraphNode, ValueType } from "../graph/graph.ts";
+import { pruneGraph } from "../graph/prune.ts";
 import type { Block } from "../model.ts";
 import type { ModelKv } from "./scheme.ts";
 
@@ -33,7 +34,7 @@ export const CARRIED = { q: "kv.q", k: "kv.k", v: "kv.v", mask: "kv.mask" } as c
 
 /** Two blocks that do what one did. */
 export interface Halves {
-  /** Writes `CARRIED.q`, `.k` and `.v`; when masked also `CARRIED.mask`: the attention's own mask, or anything where it has none. */
+  /** Writes `CARRIED.q`, `.k` and `.v`; when masked also `CARRIED.mask`: the attention's own mask, or the query's shape where it has none. */
   readonly before: Block;
   /** Reads them; with `masked` also `CARRIED.mask`, BOOL [batch or 1, 1, sequence, keys], in place of the attention's own. */
   readonly after: Block;
@@ -85,13 +86,13 @@ export class BlockCutter {
     const made = this.#masked ? withMaskOutput(graph, taps) : graph;
     const outputs = [q, k, v, ...(this.#masked ? [CARRIED.mask] : [])];
     return {
-      before: prune({ ...made, name: `${graph.name}.qkv` }, outputs, []),
-      after: prune({ ...graph, name: `${graph.name}.attend`, nodes }, graph.outputs, entering),
+      before: pruneGraph({ ...made, name: `${graph.name}.qkv`, outputs }),
+      after: pruneGraph({ ...graph, name: `${graph.name}.attend`, nodes }, entering),
     };
   }
 }
 
-/** The attention's own mask as a value to hand over; where it has none, a placeholder that the cache replaces. */
+/** The attention's own mask as a value to hand over; where it has none, the query's shape, which nothing reads: the cache makes the mask. */
 function withMaskOutput(graph: Graph, { q, mask }: AttentionTaps): Graph {
   const builder = GraphBuilder.from(graph);
   builder.op(mask === undefined ? "Shape" : "Identity", [mask ?? q], {}, CARRIED.mask);
@@ -107,31 +108,4 @@ function readMask(node: GraphNode, { q, k, mask }: AttentionTaps): GraphNode {
   if (mask !== undefined && node.op === "Where" && node.inputs[0] === mask)
     return { ...node, inputs: [CARRIED.mask, ...node.inputs.slice(1)] };
   return node;
-}
-
-/** What `outputs` need of a graph, with some values given from outside instead of computed. */
-function prune(graph: Graph, outputs: readonly string[], given: readonly ValueType[]): Graph {
-  const made = producers(graph);
-  const fromOutside = new Set(given.map(({ name }) => name));
-  const needed = new Set<string>();
-  const kept = new Set<GraphNode>();
-  const visit = (value: string): void => {
-    if (value === "" || needed.has(value)) return;
-    needed.add(value);
-    const node = fromOutside.has(value) ? undefined : made.get(value);
-    if (node === undefined) return;
-    kept.add(node);
-    node.inputs.forEach(visit);
-  };
-  outputs.forEach(visit);
-  const { opsets, name } = graph;
-  const builder = new GraphBuilder(name, opsets[""]);
-  return {
-    ...builder.build(outputs),
-    inputs: [...graph.inputs.filter((value) => needed.has(value.name)), ...given.filter((value) => needed.has(value.name))],
-    weights: graph.weights.filter((value) => needed.has(value.name)),
-    constants: new Map([...graph.constants].filter(([constant]) => needed.has(constant))),
-    nodes: graph.nodes.filter((node) => kept.has(node)),
-    opsets,
-  };
 }

@@ -17,7 +17,7 @@ import { findDialect, type DialectName } from "./dialects/index.ts";
 import type { CacheValues, Dialect, ExportedAttention } from "./dialects/dialect.ts";
 import { Emitter } from "./emitter.ts";
 import { Lengths } from "./lengths.ts";
-import { pruneGraph, usedInputs } from "./prune.ts";
+import { pruneGraph, usedInputs } from "../graph/prune.ts";
 import { InitializerTable, type WeightStorage } from "./weights.ts";
 
 export interface StitchOptions {
