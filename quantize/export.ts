@@ -3,7 +3,7 @@
  * or ONNX files as transformers.js loads them.
  * @module
  */
-import { mkdir, readdir, readFile, stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { byteLength, type DType } from "../core/dtype.ts";
 import { InputError, throwIfAborted, UnsupportedError } from "../core/errors.ts";
@@ -17,6 +17,7 @@ import { OWN_KEY } from "../formats/layouts/compressed-tensors/dialect.ts";
 import { INDEX_FILE } from "../formats/shards.ts";
 import type { DialectName } from "../model/onnx-export/dialects/index.ts";
 import { carriedFiles } from "./carry-over.ts";
+import { claimExport } from "./export-directory.ts";
 import { ROPE_ORDER } from "./transforms/reorder/decide-orders.ts";
 import type { TransformersJsDType } from "./exports/transformersjs/dtypes.ts";
 import type { ProgressEvent } from "./types.ts";
@@ -82,7 +83,7 @@ export async function exportArtifact(source: string, options: ExportOptions): Pr
     const carried = await carriedFiles(checkpoint.directory);
     const { [OWN_KEY]: _own, quantization_config: _quantization, ...config } = checkpoint.config ?? {};
     const files = [...shards.map(({ file }) => file), ...carried, ...(index === undefined ? [] : [INDEX_FILE]), "config.json"];
-    await claim(out, files, options.force === true);
+    await claimExport(out, files, options.force === true);
     const total = specs.reduce((sum, spec) => sum + byteLength(spec.dtype, spec.shape), 0);
     let done = 0;
     for (const { file, specs: inside } of shards) {
@@ -144,18 +145,4 @@ function floatDType(tensors: ReadonlyMap<string, LazyTensor>): DType {
 
 function inDType(tensor: Tensor, dtype: DType): Tensor {
   return tensor.dtype === dtype ? tensor : fromFloat32(toFloat32(tensor), tensor.shape, dtype);
-}
-
-async function claim(out: string, files: readonly string[], force: boolean): Promise<void> {
-  await mkdir(out, { recursive: true });
-  const names = await readdir(out);
-  const foreign = names.filter((name) => !files.includes(name));
-  if (names.length === 0 || (force && foreign.length === 0)) return;
-  throw new InputError(
-    "input.output-exists",
-    foreign.length > 0
-      ? `${out} holds other files (${foreign.slice(0, 3).join(", ")}); choose an empty directory`
-      : `${out} holds an earlier export; pass --force to replace it`,
-    { directory: out },
-  );
 }

@@ -2,7 +2,7 @@
  * The directory that transformers.js loads: `onnx/<session><suffix>.onnx` for every dtype, with configuration and tokenizer beside it.
  * @module
  */
-import { mkdir, readdir, readFile, stat } from "node:fs/promises";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { InputError, throwIfAborted } from "../../../core/errors.ts";
 import { openCheckpoint } from "../../../formats/checkpoint.ts";
@@ -20,6 +20,7 @@ import { detachCheckpoint } from "../../../model/sources/detached.ts";
 import { openModel } from "../../../model/sources/open.ts";
 import { CHECKPOINT_TOOLS } from "../../../model/sources/tools.ts";
 import { carriedFiles } from "../../carry-over.ts";
+import { claimExport } from "../../export-directory.ts";
 import type { ProgressEvent } from "../../types.ts";
 import { DTYPE_FILES, TRANSFORMERSJS_DTYPES, type TransformersJsDType } from "./dtypes.ts";
 import { keepCodes } from "./kept-codes.ts";
@@ -69,7 +70,7 @@ export async function exportOnnxDirectory(source: string, options: OnnxExportOpt
   const modules = await storedModules(source);
   const plan = planFiles(model, modules, options);
   const carried = await carriedFiles(source);
-  await claim(out, carried, options.force === true);
+  await claimExport(out, ["onnx", "config.json", ...carried], options.force === true, STAGING);
   const base = stitchModel(model, options.operators === undefined ? {} : { operators: options.operators });
   const keep = new Set(sitesOf(model).flatMap(({ name, kind }) => (kind === "router" ? [name] : [])));
   await mkdir(join(out, "onnx"), { recursive: true });
@@ -154,19 +155,4 @@ function configOf(model: Model, written: readonly string[], dtypes: readonly Tra
   if (Object.keys(hints).length === 0) return config;
   const known = config["transformers.js_config"];
   return { ...config, "transformers.js_config": { ...(typeof known === "object" ? known : {}), ...hints } };
-}
-
-/** @throws {InputError} `input.output-exists` unless the directory is empty, or `force` and only an earlier export is in it. */
-async function claim(out: string, carried: readonly string[], force: boolean): Promise<void> {
-  await mkdir(out, { recursive: true });
-  const names = await readdir(out);
-  const foreign = names.filter((name) => name !== "onnx" && name !== "config.json" && name !== STAGING && !carried.includes(name));
-  if (names.every((name) => name === STAGING) || (force && foreign.length === 0)) return;
-  throw new InputError(
-    "input.output-exists",
-    foreign.length > 0
-      ? `${out} holds other files (${foreign.slice(0, 3).join(", ")}); choose an empty directory`
-      : `${out} holds an earlier export; pass --force to replace it`,
-    { directory: out },
-  );
 }
