@@ -18,6 +18,9 @@ const WINDOWS_PER_BLOCK = BLOCK_BYTES / BYTES_PER_THREAD;
 const RANKS = 15;
 /** Bytes of a table by four ranks. */
 const QUAD_TABLE_BYTES = 4 * 2 ** 16;
+/** What the encoder's kernel keeps between calls and needs during one. */
+const STATE_BYTES = 40;
+const SCRATCH_BYTES = 24 * 1024;
 /** Fewer elements are counted one by one: clearing and adding up a table of four costs more. */
 const MIN_QUAD_ELEMENTS = 2 ** 14;
 /** Counts are added up before 32 bits could overflow. */
@@ -137,13 +140,13 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
   const words = new BigUint64Array(workspace.memory.buffer, codes.at, 256).fill(0n);
   for (const { symbol, length, bits } of table) if (symbol !== END) words[symbol] = (BigInt(bits) << 6n) | BigInt(length);
   const quads = workspace.take(QUAD_TABLE_BYTES);
-  const scratch = workspace.take(2048 + 64);
+  const scratch = workspace.take(SCRATCH_BYTES);
   // A few codes are taken one by one sooner than a table is filled.
   if (elements < MIN_QUAD_ELEMENTS) workspace.bytes(quads).fill(0xff);
   else kernel.buildQuads(codes.at, base, quads.at, scratch.at);
   const gaps = workspace.take(windows + 64);
   const positions = workspace.take(4 * (blocks + 2));
-  const state = workspace.take(24);
+  const state = workspace.take(STATE_BYTES);
   const strip = Math.min(STRIP, elements);
   const source = workspace.take(2 * strip + 64);
   const rest = workspace.take(strip + 64);
