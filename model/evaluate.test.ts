@@ -3,8 +3,6 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { QuantScheme } from "../core/scheme.ts";
 import { toFloat32, type Tensor } from "../core/tensor.ts";
-import { openFileSource } from "../formats/containers/bytes.ts";
-import { openSafetensors } from "../formats/containers/safetensors/read.ts";
 import { compareModels } from "./compare.ts";
 import { createEngine } from "./engines/index.ts";
 import type { Engine } from "./engines/engine.ts";
@@ -14,6 +12,7 @@ import { tokenSample } from "./inputs.ts";
 import type { Model } from "./model.ts";
 import { openModel } from "./sources/open.ts";
 import { loadTokenizer } from "./tokenizer.ts";
+import { farthest, readFloats } from "../tests/support/tensors.ts";
 
 const FIXTURES = new URL("../fixtures", import.meta.url).pathname;
 const TINY = join(FIXTURES, "models/tiny-llama");
@@ -41,21 +40,6 @@ function coarse(bits: number): Model {
   };
   const sites = model.blocks.filter(({ role }) => role === "block").flatMap((block) => block.sites);
   return { ...model, activations: new Map(sites.map(({ name }) => [name, { input: { scheme } }])) };
-}
-
-async function golden(path: string): Promise<ReadonlyMap<string, Tensor>> {
-  const source = await openFileSource(join(FIXTURES, path));
-  try {
-    const { tensors } = await openSafetensors(source);
-    return new Map(await Promise.all([...tensors].map(async ([name, lazy]): Promise<[string, Tensor]> => [name, await lazy.read()])));
-  } finally {
-    await source.close();
-  }
-}
-
-function largestDifference(a: Float32Array, b: Float32Array): number {
-  expect(a.length).toBe(b.length);
-  return a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0);
 }
 
 /** log softmax of every row, f64. */
@@ -148,7 +132,7 @@ describe("against a reference", () => {
 
 describe("logits", () => {
   test("the small Llama's equal the goldens within 2e-4, several sequences at once", async () => {
-    const expected = await golden("goldens/float.safetensors");
+    const expected = await readFloats(join(FIXTURES, "goldens/float.safetensors"));
     const prompts = ["genesis", "ruth", "saying"];
     const found = await logitsOf(
       model,
@@ -159,7 +143,7 @@ describe("logits", () => {
     prompts.forEach((name, i) => {
       const logits = found.get(`logits.${i}`)!;
       expect(logits.shape).toEqual([GOLDEN[name]!.ids.length, 2048]);
-      expect(largestDifference(toFloat32(logits), toFloat32(expected.get(`${name}.logits`)!))).toBeLessThan(2e-4);
+      expect(farthest(toFloat32(logits), expected.get(`${name}.logits`)!)).toBeLessThan(2e-4);
     });
   });
 
@@ -221,7 +205,7 @@ describe("comparison of two models", () => {
       yy += b * b;
       error += (a - b) ** 2;
     });
-    expect(result).toMatchObject({ output: "logits", count: prompt.length * 2048, largestDifference: largestDifference(x!, y!) });
+    expect(result).toMatchObject({ output: "logits", count: prompt.length * 2048, largestDifference: farthest(x, y!) });
     expect(result!.cosine).toBeCloseTo(dot / Math.sqrt(xx * yy), 10);
     expect(result!.cosine).toBeLessThan(0.9999);
     expect(result!.sqnr).toBeCloseTo(10 * Math.log10(xx / error), 8);

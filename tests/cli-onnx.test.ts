@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { runCli } from "../cli/run.ts";
 import { tensorOf, type Tensor } from "../core/tensor.ts";
-import { openFileSource } from "../formats/containers/bytes.ts";
 import { readNpz, writeNpz } from "../formats/containers/npz/npz.ts";
-import { openSafetensors } from "../formats/containers/safetensors/read.ts";
+import { readTensors, withPrefix } from "./support/tensors.ts";
 
 const MODEL = "fixtures/onnx/zoo/modern-23.onnx";
+const GOLDEN = MODEL.replace(".onnx", ".golden.safetensors");
 const scratch = mkdtempSync(join(tmpdir(), "bitwright-cli-onnx-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
@@ -26,24 +26,14 @@ async function run(...args: string[]): Promise<{ readonly code: number; readonly
   return { code, out, err };
 }
 
-async function golden(): Promise<Map<string, Tensor>> {
-  const file = await openSafetensors(await openFileSource(MODEL.replace(".onnx", ".golden.safetensors")));
-  const tensors = new Map(await Promise.all([...file.tensors].map(async ([name, tensor]) => [name, await tensor.read()] as const)));
-  await file.close();
-  return tensors;
-}
-
-const part = (tensors: ReadonlyMap<string, Tensor>, prefix: string): Map<string, Tensor> =>
-  new Map([...tensors].filter(([name]) => name.startsWith(prefix)).map(([name, tensor]) => [name.slice(prefix.length), tensor]));
-
 describe("the program on an ONNX file", () => {
   test("run gives the golden outputs by name", async () => {
-    const tensors = await golden();
+    const tensors = await readTensors(GOLDEN);
     const [input, output] = ["in.npz", "out.npz"].map((name) => join(scratch, name)) as [string, string];
-    await writeNpz(input, part(tensors, "in."));
+    await writeNpz(input, withPrefix(tensors, "in."));
     expect(await run("run", MODEL, "--inputs", input, "--out", output)).toMatchObject({ code: 0 });
     const outputs = await readNpz(output);
-    for (const [name, expected] of part(tensors, "out.")) {
+    for (const [name, expected] of withPrefix(tensors, "out.")) {
       const actual = outputs.get(name)!;
       expect(actual.shape).toEqual(expected.shape);
       const floats = ({ bytes }: Tensor): Float32Array => new Float32Array(bytes.slice().buffer);
@@ -52,7 +42,7 @@ describe("the program on an ONNX file", () => {
   });
 
   test("wrong names, dtypes and shapes are errors that say what the model takes", async () => {
-    const inputs = part(await golden(), "in.");
+    const inputs = withPrefix(await readTensors(GOLDEN), "in.");
     const [name, tensor] = [...inputs].find(([, { dtype }]) => dtype === "F32")!;
     const [file, out] = [join(scratch, "wrong.npz"), join(scratch, "never.npz")];
     const count = tensor.bytes.byteLength / 4;
@@ -84,14 +74,14 @@ describe("the program on an ONNX file", () => {
 
   test("compare: a file and its own copy are equal, its int8 form is close, another model is refused", async () => {
     const [data, out] = ["compare.npz", "compare-w8a8"].map((name) => join(scratch, name)) as [string, string];
-    await writeNpz(data, part(await golden(), "in."));
+    await writeNpz(data, withPrefix(await readTensors(GOLDEN), "in."));
     type Compared = { outputs: { output: string; cosine: number; largestDifference: number; count: number }[] };
     const compare = async (other: string): Promise<Compared["outputs"]> => {
       const { code, out: text, err } = await run("compare", MODEL, other, "--data", data, "--json");
       expect([code, err]).toEqual([0, expect.any(String)]);
       return (JSON.parse(text) as Compared).outputs;
     };
-    const names = [...part(await golden(), "out.").keys()];
+    const names = [...withPrefix(await readTensors(GOLDEN), "out.").keys()];
     const same = await compare(MODEL);
     expect(same.map(({ output }) => output).toSorted()).toEqual(names.toSorted());
     for (const { cosine, largestDifference } of same) expect([cosine, largestDifference]).toEqual([expect.closeTo(1, 9), 0]);

@@ -7,11 +7,10 @@ import { createTensor, type Tensor } from "../core/tensor.ts";
 import { openOnnx } from "../formats/containers/onnx/read.ts";
 import { loadTensors } from "../formats/containers/onnx/tensors.ts";
 import { encodeOnnxModel, writeOnnxModel } from "../formats/containers/onnx/write.ts";
-import { openFileSource } from "../formats/containers/bytes.ts";
-import { openSafetensors } from "../formats/containers/safetensors/read.ts";
 import { fromOrt, toOrt } from "../model/engines/ort/tensors.ts";
 import { hostTensorOf } from "../model/host-tensor.ts";
 import { inlineFunctions } from "../model/onnx/inline.ts";
+import { readTensors, withPrefix } from "./support/tensors.ts";
 
 const ZOO = "fixtures/onnx/zoo";
 const NAMES = readdirSync(ZOO)
@@ -32,14 +31,8 @@ const scratch = mkdtempSync(join(tmpdir(), "bitwright-zoo-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 async function readGolden(path: string): Promise<{ readonly inputs: Map<string, Tensor>; readonly outputs: Map<string, Tensor> }> {
-  const file = await openSafetensors(await openFileSource(path));
-  const part = async (prefix: string): Promise<Map<string, Tensor>> => {
-    const entries = [...file.tensors].filter(([name]) => name.startsWith(prefix));
-    return new Map(await Promise.all(entries.map(async ([name, tensor]) => [name.slice(prefix.length), await tensor.read()] as const)));
-  };
-  const golden = { inputs: await part("in."), outputs: await part("out.") };
-  await file.close();
-  return golden;
+  const tensors = await readTensors(path);
+  return { inputs: withPrefix(tensors, "in."), outputs: withPrefix(tensors, "out.") };
 }
 
 /** Largest difference over the largest value. */

@@ -3,14 +3,13 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { toFloat32, type LazyTensor } from "../../core/tensor.ts";
 import { openCheckpoint } from "../../formats/checkpoint.ts";
-import { openFileSource } from "../../formats/containers/bytes.ts";
-import { openSafetensors } from "../../formats/containers/safetensors/read.ts";
 import { createEngine } from "../engines/index.ts";
 import type { Engine, HostTensor, Values } from "../engines/engine.ts";
 import { tokenSample } from "../inputs.ts";
 import type { Model } from "../model.ts";
 import { loadTokenizer } from "../tokenizer.ts";
 import { buildModel, openModel } from "../sources/open.ts";
+import { farthest, readFloats } from "../../tests/support/tensors.ts";
 
 const FIXTURES = new URL("../../fixtures", import.meta.url).pathname;
 const MINIS = [
@@ -77,20 +76,6 @@ function readJson(path: string): unknown {
   return JSON.parse(readFileSync(join(FIXTURES, path), "utf8"));
 }
 
-async function goldens(path: string): Promise<Map<string, Float32Array>> {
-  const file = await openSafetensors(await openFileSource(join(FIXTURES, path)));
-  const out = new Map<string, Float32Array>();
-  for (const [name, tensor] of file.tensors) out.set(name, toFloat32(await tensor.read()));
-  await file.close();
-  return out;
-}
-
-function farthest(actual: HostTensor | undefined, expected: Float32Array): number {
-  const data = actual?.data as Float32Array;
-  expect(data.length).toBe(expected.length);
-  return expected.reduce((worst, value, i) => Math.max(worst, Math.abs(value - data[i]!), Number.isNaN(data[i]!) ? Infinity : 0), 0);
-}
-
 describe.each(MINIS)("%s equals its golden", (mini) => {
   const directory = join(FIXTURES, "models/minis", mini);
   const spellings = ["config.json", "config.hub-v4.json"].filter((name) => existsSync(join(directory, name)));
@@ -100,7 +85,7 @@ describe.each(MINIS)("%s equals its golden", (mini) => {
     const model = buildModel({ config, tensors: checkpoint.tensors });
     const source = mini === "llama-sharded" ? "llama" : mini;
     const { prompts } = readJson(`models/minis/${source}/golden.json`) as { prompts: Record<string, Prompt> };
-    const expected = await goldens(`models/minis/${source}/golden.safetensors`);
+    const expected = await readFloats(join(FIXTURES, `models/minis/${source}/golden.safetensors`));
     const routers = model.blocks.flatMap(({ name, sites }) =>
       sites.filter(({ kind }) => kind === "router").map(({ output }) => ({ name, output })),
     );
@@ -132,7 +117,7 @@ test.each(MINIS.filter((mini) => mini !== "bert" && mini !== "llama-sharded"))(
   async (mini) => {
     const model = await openModel(join(FIXTURES, "models/minis", mini));
     const { prompts } = readJson(`models/minis/${mini}/golden.json`) as { prompts: Record<string, Prompt> };
-    const expected = (await goldens(`models/minis/${mini}/golden.safetensors`)).get("a.logits")!;
+    const expected = (await readFloats(join(FIXTURES, `models/minis/${mini}/golden.safetensors`))).get("a.logits")!;
     const seen = await runModel(model, { ids: prompts["a"]!.ids.slice(0, 1) });
     expect(farthest(seen.get("logits"), expected.slice(0, model.facts.vocabularySize))).toBeLessThanOrEqual(TOLERANCE);
   },
@@ -140,7 +125,7 @@ test.each(MINIS.filter((mini) => mini !== "bert" && mini !== "llama-sharded"))(
 
 test("tiny-llama equals its goldens, layer by layer and at position 700", async () => {
   const model = await openModel(join(FIXTURES, "models/tiny-llama"));
-  const expected = await goldens("goldens/float.safetensors");
+  const expected = await readFloats(join(FIXTURES, "goldens/float.safetensors"));
   const { genesis, ruth, saying } = readJson("goldens/float.json") as Record<string, Prompt>;
   const tokenizer = await loadTokenizer(join(FIXTURES, "models/tiny-llama"));
   const differences = new Map<string, number>();

@@ -2,10 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { afterAll, describe, expect, test } from "vitest";
-import { toFloat32 } from "../../core/tensor.ts";
 import { openCheckpoint } from "../../formats/checkpoint.ts";
-import { openFileSource } from "../../formats/containers/bytes.ts";
-import { openSafetensors } from "../../formats/containers/safetensors/read.ts";
 import { encodeOnnxModel } from "../../formats/containers/onnx/write.ts";
 import { makeOnnxTensor } from "../../formats/containers/onnx/tensor.ts";
 import type { OnnxModel } from "../../formats/containers/onnx/model.ts";
@@ -13,6 +10,7 @@ import type { Model } from "../model.ts";
 import { buildModel, openModel } from "../sources/open.ts";
 import { DIALECT_NAMES, type DialectName } from "./dialects/index.ts";
 import { isCausal, stitchModel, type StitchOptions } from "./stitch.ts";
+import { farthest, readFloats } from "../../tests/support/tensors.ts";
 
 const FIXTURES = new URL("../../fixtures", import.meta.url).pathname;
 const MINIS = join(FIXTURES, "models/minis");
@@ -95,19 +93,6 @@ async function step(
   return { logits: results["logits"]!.data as Float32Array, cache: Object.fromEntries(next) };
 }
 
-async function goldens(path: string): Promise<ReadonlyMap<string, Float32Array>> {
-  const file = await openSafetensors(await openFileSource(join(FIXTURES, path)));
-  const out = new Map<string, Float32Array>();
-  for (const [name, tensor] of file.tensors) out.set(name, toFloat32(await tensor.read()));
-  await file.close();
-  return out;
-}
-
-function farthest(actual: Float32Array, expected: Float32Array): number {
-  expect(actual.length).toBe(expected.length);
-  return expected.reduce((worst, value, i) => Math.max(worst, Number.isNaN(actual[i]!) ? Infinity : Math.abs(value - actual[i]!)), 0);
-}
-
 interface Golden {
   readonly prompts: Readonly<
     Record<
@@ -120,7 +105,7 @@ interface Golden {
 async function golden(mini: string): Promise<{ readonly prompts: Golden["prompts"]; readonly values: ReadonlyMap<string, Float32Array> }> {
   const source = mini === "llama-sharded" ? "llama" : mini;
   const { prompts } = JSON.parse(readFileSync(join(MINIS, source, "golden.json"), "utf8")) as Golden;
-  return { prompts, values: await goldens(`models/minis/${source}/golden.safetensors`) };
+  return { prompts, values: await readFloats(join(MINIS, source, "golden.safetensors")) };
 }
 
 const filled = (count: number, value: number): number[] => Array.from({ length: count }, () => value);

@@ -3,13 +3,12 @@ import { readFileSync } from "node:fs";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { describe, expect, test } from "vitest";
 import { toFloat32, type Tensor as HouseTensor } from "../../core/tensor.ts";
-import { openFileSource } from "../../formats/containers/bytes.ts";
-import { openSafetensors } from "../../formats/containers/safetensors/read.ts";
 import { makeOnnxTensor } from "../../formats/containers/onnx/tensor.ts";
 import { encodeOnnxModel } from "../../formats/containers/onnx/write.ts";
 import { openModel } from "../sources/open.ts";
 import { DIALECT_NAMES, type DialectName } from "./dialects/index.ts";
 import { stitchModel } from "./stitch.ts";
+import { farthest, readTensors } from "../../tests/support/tensors.ts";
 
 const TOWERS = new URL("../../fixtures/models/towers", import.meta.url).pathname;
 const TOLERANCE = 2e-4;
@@ -23,18 +22,9 @@ async function start(mini: string, operators: DialectName): Promise<InferenceSes
   return InferenceSession.create(bytes, { intraOpNumThreads: 1, logSeverityLevel: 3 });
 }
 
-async function goldens(mini: string): Promise<ReadonlyMap<string, HouseTensor>> {
-  const file = await openSafetensors(await openFileSource(join(TOWERS, mini, "golden.safetensors")));
-  const out = new Map<string, HouseTensor>();
-  for (const [name, tensor] of file.tensors) out.set(name, await tensor.read());
-  await file.close();
-  return out;
-}
-
-function farthest(actual: Tensor, expected: HouseTensor): number {
+function errorOf(actual: Tensor, expected: HouseTensor): number {
   expect(actual.dims).toEqual(expected.shape);
-  const data = actual.data as Float32Array;
-  return toFloat32(expected).reduce((worst, value, i) => Math.max(worst, Math.abs(value - data[i]!)), 0);
+  return farthest(actual.data as Float32Array, toFloat32(expected));
 }
 
 describe.each(DIALECT_NAMES)("%s", (operators) => {
@@ -44,18 +34,18 @@ describe.each(DIALECT_NAMES)("%s", (operators) => {
   ])("%s: a batch of two images gives the golden outputs", async (mini, outputs) => {
     const session = await start(mini, operators);
     expect(session.inputNames).toEqual(["pixel_values"]);
-    const expected = await goldens(mini);
+    const expected = await readTensors(join(TOWERS, mini, "golden.safetensors"));
     const pixels = expected.get("pixel_values")!;
     const results = await session.run({ pixel_values: new Tensor("float32", toFloat32(pixels), pixels.shape) });
     expect(Object.keys(results)).toEqual(outputs);
-    for (const name of outputs) expect(farthest(results[name]!, expected.get(name)!), name).toBeLessThanOrEqual(TOLERANCE);
+    for (const name of outputs) expect(errorOf(results[name]!, expected.get(name)!), name).toBeLessThanOrEqual(TOLERANCE);
     await session.release();
   });
 
   test("clip-text: texts give the golden embeddings, taken at the first end token", async () => {
     const session = await start("clip-text", operators);
     expect(session.inputNames).toEqual(["input_ids", "attention_mask"]);
-    const expected = await goldens("clip-text");
+    const expected = await readTensors(join(TOWERS, "clip-text/golden.safetensors"));
     const { prompts } = JSON.parse(readFileSync(join(TOWERS, "clip-text/golden.json"), "utf8")) as {
       prompts: Record<string, { ids: number[] }>;
     };
@@ -63,7 +53,7 @@ describe.each(DIALECT_NAMES)("%s", (operators) => {
       const int64 = (values: readonly number[]): Tensor => new Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
       const results = await session.run({ input_ids: int64(ids), attention_mask: int64(ids.map(() => 1)) });
       for (const name of ["text_embeds", "last_hidden_state"]) {
-        expect(farthest(results[name]!, expected.get(`${letter}.${name}`)!), `${letter}.${name}`).toBeLessThanOrEqual(TOLERANCE);
+        expect(errorOf(results[name]!, expected.get(`${letter}.${name}`)!), `${letter}.${name}`).toBeLessThanOrEqual(TOLERANCE);
       }
     }
     await session.release();

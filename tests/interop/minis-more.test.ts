@@ -3,13 +3,12 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { toFloat32 } from "../../core/tensor.ts";
 import { openCheckpoint } from "../../formats/checkpoint.ts";
-import { openFileSource } from "../../formats/containers/bytes.ts";
-import { openSafetensors } from "../../formats/containers/safetensors/read.ts";
 import type { Engine, HostTensor } from "../../model/engines/engine.ts";
 import { createEngine, type EngineName } from "../../model/engines/index.ts";
 import { tokenSample } from "../../model/inputs.ts";
 import type { Model } from "../../model/model.ts";
 import { buildModel } from "../../model/sources/open.ts";
+import { farthest, readFloats } from "../support/tensors.ts";
 
 /** Models made by python/make_minis.py; BITWRIGHT_MINIS_ENGINE runs them on another engine. */
 const FOLDER = process.env["BITWRIGHT_MINIS_MORE"];
@@ -38,20 +37,6 @@ async function run(model: Model, engine: Engine, prompt: Prompt): Promise<Record
   return carried;
 }
 
-async function readGoldens(path: string): Promise<Map<string, Float32Array>> {
-  const file = await openSafetensors(await openFileSource(path));
-  const goldens = new Map<string, Float32Array>();
-  for (const [name, tensor] of file.tensors) goldens.set(name, toFloat32(await tensor.read()));
-  await file.close();
-  return goldens;
-}
-
-function largestDifference(actual: HostTensor | undefined, expected: Float32Array): number {
-  const data = actual?.data as Float32Array;
-  expect(data.length).toBe(expected.length);
-  return expected.reduce((worst, value, i) => Math.max(worst, Number.isNaN(data[i]!) ? Infinity : Math.abs(value - data[i]!)), 0);
-}
-
 const reason = "set BITWRIGHT_MINIS_MORE to the --out folder of tests/interop/python/make_minis.py";
 
 describe.skipIf(FOLDER === undefined)(`generated models equal transformers (${FOLDER ?? reason})`, () => {
@@ -72,13 +57,13 @@ describe.skipIf(FOLDER === undefined)(`generated models equal transformers (${FO
       const config = JSON.parse(readFileSync(join(directory, spelling), "utf8")) as Record<string, unknown>;
       const model = buildModel({ config, tensors: checkpoint.tensors });
       const { prompts } = JSON.parse(readFileSync(join(directory, "golden.json"), "utf8")) as { prompts: Record<string, Prompt> };
-      const goldens = await readGoldens(join(directory, "golden.safetensors"));
+      const goldens = await readFloats(join(directory, "golden.safetensors"));
       const differences: Record<string, number> = {};
       for (const [letter, prompt] of Object.entries(prompts)) {
         const outputs = await run(model, engine, prompt);
         for (const [key, expected] of goldens) {
           if (!key.startsWith(`${letter}.`)) continue;
-          differences[key] = largestDifference(outputs[key.slice(2)], expected);
+          differences[key] = farthest(outputs[key.slice(2)], expected);
         }
       }
       expect(Object.keys(differences)).toHaveLength(goldens.size);

@@ -11,6 +11,7 @@ import { openSafetensors } from "../../formats/containers/safetensors/read.ts";
 import { TRANSFORMERSJS_DTYPES } from "../../quantize/exports/transformersjs/dtypes.ts";
 import { exportArtifact } from "../../quantize/export.ts";
 import { browserMissing, hasPackage, openPage, serveFolders } from "./support/chromium.ts";
+import { farthest } from "../support/tensors.ts";
 
 const FIXTURES = join(import.meta.dirname, "../../fixtures");
 const LIBRARY = join(import.meta.dirname, "node_modules/@huggingface/transformers");
@@ -37,9 +38,6 @@ async function golden(path: string, name: string): Promise<{ readonly data: Floa
   await file.close();
   return { data: toFloat32(tensor), shape: tensor.shape };
 }
-
-const farthest = (actual: ArrayLike<number>, expected: Float32Array): number =>
-  expected.reduce((worst, value, i) => Math.max(worst, Math.abs(value - actual[i]!)), 0);
 
 const int64 = (values: readonly number[]): InstanceType<Library["Tensor"]> =>
   new library.Tensor("int64", values.map(BigInt), [1, values.length]);

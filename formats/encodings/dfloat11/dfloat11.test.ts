@@ -3,23 +3,14 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { Tensor } from "../../../core/tensor.ts";
-import { openFileSource } from "../../containers/bytes.ts";
-import { openSafetensors } from "../../containers/safetensors/read.ts";
 import { decodeUnit } from "./decode.ts";
 import { encodeUnit, refuseLaunch } from "./encode.ts";
 import type { Df11Unit } from "./fields.ts";
+import { readTensors } from "../../../tests/support/tensors.ts";
 
 const FIXTURES = join(import.meta.dirname, "../../../fixtures/lossless/df11");
 const SUFFIXES = ["luts", "encoded_exponent", "sign_mantissa", "output_positions", "gaps", "split_positions"] as const;
 type Suffix = (typeof SUFFIXES)[number];
-
-async function readAll(path: string): Promise<Map<string, Tensor>> {
-  const file = await openSafetensors(await openFileSource(join(FIXTURES, path)));
-  const tensors = new Map<string, Tensor>();
-  for (const [name, tensor] of file.tensors) tensors.set(name, await tensor.read());
-  await file.close();
-  return tensors;
-}
 
 /** The bytes a unit's tensors have in a file. */
 function rawTensors(unit: Df11Unit): Record<Suffix, Uint8Array> {
@@ -74,8 +65,8 @@ const sha256 = (...parts: Uint8Array[]): string => {
 
 describe("units equal the official encoder's, byte for byte, and decode to the exact weights", () => {
   test("seventeen edge cases", async () => {
-    const source = await readAll("edges/source.safetensors");
-    const artifact = await readAll("edges/artifact/model.safetensors");
+    const source = await readTensors(join(FIXTURES, "edges/source.safetensors"));
+    const artifact = await readTensors(join(FIXTURES, "edges/artifact/model.safetensors"));
     const cases = JSON.parse(readFileSync(join(FIXTURES, "edges/cases.json"), "utf8")) as Record<string, unknown>;
     expect(Object.keys(cases).length).toBe(17);
     for (const name of Object.keys(cases)) {
@@ -132,7 +123,7 @@ describe("units equal the official encoder's, byte for byte, and decode to the e
 });
 
 test("what the format or its official loader cannot hold is refused with the reason", async () => {
-  const source = await readAll("refuse/source.safetensors");
+  const source = await readTensors(join(FIXTURES, "refuse/source.safetensors"));
   const expected = JSON.parse(readFileSync(join(FIXTURES, "refuse/expected.json"), "utf8")) as Record<string, unknown>;
   const reasons = Object.keys(expected).map((name) => {
     const encoding = encodeUnit(patternsOf([...source].filter(([key]) => key.startsWith(`${name}.`)).map(([, tensor]) => tensor)), []);
