@@ -9,26 +9,10 @@ import { tokenSample } from "../inputs.ts";
 import type { Model } from "../model.ts";
 import { loadTokenizer } from "../tokenizer.ts";
 import { buildModel, openModel } from "../sources/open.ts";
+import { DECODERS, MINI_NAMES, MINIS } from "../../tests/support/minis.ts";
 import { farthest, readFloats } from "../../tests/support/tensors.ts";
 
 const FIXTURES = new URL("../../fixtures", import.meta.url).pathname;
-const MINIS = [
-  "llama",
-  "llama-linear-rope",
-  "llama-sharded",
-  "mistral",
-  "mixtral",
-  "qwen2",
-  "qwen3",
-  "qwen3-moe",
-  "gemma2",
-  "gemma3",
-  "phi3",
-  "gpt2",
-  "opt",
-  "opt-post-norm",
-  "bert",
-];
 const TOLERANCE = 2e-4;
 
 let engine: Engine;
@@ -76,8 +60,8 @@ function readJson(path: string): unknown {
   return JSON.parse(readFileSync(join(FIXTURES, path), "utf8"));
 }
 
-describe.each(MINIS)("%s equals its golden", (mini) => {
-  const directory = join(FIXTURES, "models/minis", mini);
+describe.each(MINI_NAMES)("%s equals its golden", (mini) => {
+  const directory = join(MINIS, mini);
   const spellings = ["config.json", "config.hub-v4.json"].filter((name) => existsSync(join(directory, name)));
   test.each(spellings)("in %s", async (spelling) => {
     const checkpoint = await openCheckpoint(directory);
@@ -85,7 +69,7 @@ describe.each(MINIS)("%s equals its golden", (mini) => {
     const model = buildModel({ config, tensors: checkpoint.tensors });
     const source = mini === "llama-sharded" ? "llama" : mini;
     const { prompts } = readJson(`models/minis/${source}/golden.json`) as { prompts: Record<string, Prompt> };
-    const expected = await readFloats(join(FIXTURES, `models/minis/${source}/golden.safetensors`));
+    const expected = await readFloats(join(MINIS, source, "golden.safetensors"));
     const routers = model.blocks.flatMap(({ name, sites }) =>
       sites.filter(({ kind }) => kind === "router").map(({ output }) => ({ name, output })),
     );
@@ -112,12 +96,12 @@ describe.each(MINIS)("%s equals its golden", (mini) => {
   });
 });
 
-test.each(MINIS.filter((mini) => mini !== "bert" && mini !== "llama-sharded"))(
+test.each(DECODERS.filter((mini) => mini !== "llama-sharded"))(
   "%s: one token alone gives the first row of the golden logits, though most experts then serve no row",
   async (mini) => {
-    const model = await openModel(join(FIXTURES, "models/minis", mini));
+    const model = await openModel(join(MINIS, mini));
     const { prompts } = readJson(`models/minis/${mini}/golden.json`) as { prompts: Record<string, Prompt> };
-    const expected = (await readFloats(join(FIXTURES, `models/minis/${mini}/golden.safetensors`))).get("a.logits")!;
+    const expected = (await readFloats(join(MINIS, mini, "golden.safetensors"))).get("a.logits")!;
     const seen = await runModel(model, { ids: prompts["a"]!.ids.slice(0, 1) });
     expect(farthest(seen.get("logits"), expected.slice(0, model.facts.vocabularySize))).toBeLessThanOrEqual(TOLERANCE);
   },

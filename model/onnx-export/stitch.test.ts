@@ -10,26 +10,10 @@ import type { Model } from "../model.ts";
 import { buildModel, openModel } from "../sources/open.ts";
 import { DIALECT_NAMES, type DialectName } from "./dialects/index.ts";
 import { isCausal, stitchModel, type StitchOptions } from "./stitch.ts";
+import { DECODERS, MINIS } from "../../tests/support/minis.ts";
 import { farthest, readFloats } from "../../tests/support/tensors.ts";
 
 const FIXTURES = new URL("../../fixtures", import.meta.url).pathname;
-const MINIS = join(FIXTURES, "models/minis");
-const DECODERS = [
-  "llama",
-  "llama-linear-rope",
-  "llama-sharded",
-  "mistral",
-  "mixtral",
-  "qwen2",
-  "qwen3",
-  "qwen3-moe",
-  "gemma2",
-  "gemma3",
-  "phi3",
-  "gpt2",
-  "opt",
-  "opt-post-norm",
-];
 const TOLERANCE = 2e-4;
 
 const sessions: InferenceSession[] = [];
