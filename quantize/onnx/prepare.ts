@@ -50,7 +50,7 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
   const opened = typeof source === "string" ? await openClosed(source) : source;
   // Values inside functions cannot be looked at; inlined they can.
   const inlined = dropTraces(needsSamples(settings) ? inlineFunctions(opened) : opened);
-  const model = settings.target === "float16" ? inlined : foldWeights(inlined);
+  const model = settings.target === "float16" ? inlineFunctions(inlined) : foldWeights(inlined);
   const sites = findOnnxSites(model);
   const opsets = new Map(bodiesOf(model).map(({ path, opsets: known }) => [path, known.get("") ?? 1]));
   const choices = settings.target === "sites" ? chooseActions(sites, settings, (path) => opsets.get(path) ?? 1) : [];
@@ -101,10 +101,6 @@ function notesOf(model: OnnxModel, settings: OnnxSettings): readonly string[] {
   if (quantized > 0) notes.push(`${quantized} operators of the source are quantized already and stay as they are`);
   if (settings.protect === "auto" && settings.activation === "float" && settings.weightBits === 8)
     notes.push("--protect auto has nothing to do: activations stay float");
-  if (settings.target === "float16")
-    notes.push(
-      "float16 ends at 65504: values between operators that go beyond are lost; with --data the outputs are compared with the source's",
-    );
   return notes;
 }
 

@@ -10,6 +10,7 @@ import { version } from "../../core/version.ts";
 import { writeFileAtomic } from "../../formats/containers/atomic.ts";
 import type { OnnxModel } from "../../formats/containers/onnx/model.ts";
 import { writeOnnxModel } from "../../formats/containers/onnx/write.ts";
+import type { Engine } from "../../model/engines/engine.ts";
 import { createEngine, REPRODUCIBLE_THREADS } from "../../model/engines/index.ts";
 import type { Model } from "../../model/model.ts";
 import { bodiesOf } from "../../model/onnx/bodies.ts";
@@ -25,9 +26,9 @@ import { applyActions, type Rewritten } from "./apply.ts";
 import { decideOnnx, type OnnxDecisions } from "./decide.ts";
 import { onnxSource, planOnnxOf, prepareOnnx, type PreparedOnnx } from "./prepare.ts";
 import { RewriteContext } from "./rewrites/context.ts";
-import { convertToFloat16 } from "./rewrites/float16.ts";
+import { rewriteToFloat16 } from "./half.ts";
 import { quantizeToBnb4 } from "./rewrites/bnb4.ts";
-import { loadOnnxSamples, NO_SAMPLES } from "./samples.ts";
+import { loadOnnxSamples, NO_SAMPLES, type OnnxSamples } from "./samples.ts";
 import { needsSamples } from "./settings.ts";
 import type { SmoothedValue } from "./smooth.ts";
 import { compareOutputs, verifyOnnx, type OutputComparison } from "./verify.ts";
@@ -72,10 +73,10 @@ export async function quantizeOnnx(source: string | OnnxModel, options: Quantize
   const engine = options.engine ?? (await createEngine("auto", { threads: REPRODUCIBLE_THREADS }));
   try {
     const decisions = await decideOnnx(prepared, samples, engine, options);
-    const { model, context, choices } = rewrite(decisions, prepared, options);
+    const { model, context, choices, notes } = await rewrite(decisions, prepared, samples, engine, options);
     const files = await writeModel(model, prepared, output, options);
     const recorded = planOnnxOf(prepared, { ...options, workers: 1 }, choices);
-    const final = { ...recorded, sites: choices.map(sitePlanOf), notes: [...prepared.notes, ...decisions.notes] };
+    const final = { ...recorded, sites: choices.map(sitePlanOf), notes: [...prepared.notes, ...decisions.notes, ...notes] };
     const outliers = new Map(decisions.smoothed.map((value) => [value.input, value]));
     const sites = prepared.choices.map(({ site }, i) => siteReport(choices[i]!, context, outliers.get(site.input)));
     await finishFiles(files, final, sites, prepared, output);
@@ -132,16 +133,25 @@ async function keyOf({ file, fileName, sourceBytes }: PreparedOnnx, options: Qua
 }
 
 /** The model with every decided change; weights are read when the result is written. */
-function rewrite(decisions: OnnxDecisions, { settings }: PreparedOnnx, { signal, onProgress }: QuantizeOptions): Rewritten {
+async function rewrite(
+  decisions: OnnxDecisions,
+  { settings }: PreparedOnnx,
+  samples: OnnxSamples,
+  engine: Engine,
+  options: QuantizeOptions,
+): Promise<Rewritten & { readonly notes: readonly string[] }> {
   const { model, choices } = decisions;
+  const { signal, onProgress } = options;
   let done = 0;
   const total = choices.filter(({ action }) => action.kind !== "float").length;
   const report = (site: string): void =>
     onProgress?.({ phase: "quantize", done: Math.min(total, ++done), total, unit: "tensors", detail: site });
-  const options = { ...(signal && { signal }), onWeight: report };
-  if (settings.target === "sites") return applyActions(decisions, options);
-  const context = new RewriteContext(model, options);
-  return { model: settings.target === "float16" ? convertToFloat16(model).model : quantizeToBnb4(model), context, choices };
+  const rewriteOptions = { ...(signal && { signal }), onWeight: report };
+  if (settings.target === "sites") return { ...applyActions(decisions, rewriteOptions), notes: [] };
+  const context = new RewriteContext(model, rewriteOptions);
+  if (settings.target === "bnb4") return { model: quantizeToBnb4(model), context, choices, notes: [] };
+  const half = await rewriteToFloat16(model, samples, { engine, ...(signal && { signal }), ...(onProgress && { onProgress }) });
+  return { ...half, context, choices };
 }
 
 function hasExternalData(model: OnnxModel): boolean {

@@ -9,8 +9,8 @@ import { findOnnxSites } from "../../../model/onnx/sites.ts";
 import { rewriteBnb4 } from "../../onnx/rewrites/bnb4.ts";
 import { RewriteContext } from "../../onnx/rewrites/context.ts";
 import { rewriteDynamic } from "../../onnx/rewrites/dynamic.ts";
+import { convertToFloat16 } from "../../onnx/rewrites/float16.ts";
 import { rewriteEmbedding, rewriteNBits } from "../../onnx/rewrites/weight-only.ts";
-import { toHalf } from "./half.ts";
 
 export const TRANSFORMERSJS_DTYPES = ["fp32", "fp16", "q8", "int8", "uint8", "q4", "q4f16", "bnb4"] as const;
 export type TransformersJsDType = (typeof TRANSFORMERSJS_DTYPES)[number];
@@ -32,7 +32,7 @@ const UNSIGNED_BESIDE: ReadonlySet<string> = new Set(["Conv", "GroupQueryAttenti
 
 export const DTYPE_FILES: Readonly<Record<TransformersJsDType, DTypeFile>> = {
   fp32: { suffix: "", summary: "float32", make: async (model) => model },
-  fp16: { suffix: "_fp16", summary: "float16, inputs and outputs float32", make: async (model) => toHalf(model) },
+  fp16: { suffix: "_fp16", summary: "float16, inputs and outputs float32", make: async (model) => convertToFloat16(model) },
   q8: {
     suffix: "_quantized",
     summary: "int8 weights, activations quantized as the model runs; unsigned beside Conv and fused attention",
@@ -49,7 +49,7 @@ export const DTYPE_FILES: Readonly<Record<TransformersJsDType, DTypeFile>> = {
   q4f16: {
     suffix: "_q4f16",
     summary: "4-bit weights in blocks of 32, the rest float16",
-    make: async (model, keep) => toHalf(fourBits(model, keep)),
+    make: async (model, keep) => convertToFloat16(fourBits(model, keep)),
   },
   bnb4: {
     suffix: "_bnb4",

@@ -55,10 +55,16 @@ export const FLOAT32_OPERATORS: ReadonlySet<string> = new Set([
   "BlackmanWindow",
 ]);
 
-/** Operators whose named inputs are float32 by their definition, whatever the rest is. */
-export const FLOAT32_INPUTS: ReadonlyMap<string, readonly number[]> = new Map([
-  ["Resize", [1, 2]],
-  ["Upsample", [1]],
+/** Operators that make floats of nothing or of integers, of the type that their `dtype` says (default: float32). */
+export const FLOAT_MAKERS: ReadonlySet<string> = new Set([
+  "RandomNormal",
+  "RandomNormalLike",
+  "RandomUniform",
+  "RandomUniformLike",
+  "HannWindow",
+  "HammingWindow",
+  "BlackmanWindow",
+  "MelWeightMatrix",
 ]);
 
 /** Operators that read floats and give something else. */

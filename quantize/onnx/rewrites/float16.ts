@@ -2,8 +2,10 @@
  * Float16: weights and the values between operators in half precision, inputs and outputs of the model as they were.
  * @module
  */
-import { FLOAT32_INPUTS, FLOAT32_OPERATORS, INTEGER_OUTPUTS, INTEGER_RESULTS, TYPE_INPUT } from "./float16-operators.ts";
+import { FLOAT32_OPERATORS, FLOAT_MAKERS, INTEGER_OUTPUTS, INTEGER_RESULTS, TYPE_INPUT } from "./float16-operators.ts";
+import { castNode, FLOAT, FLOAT16, Float16Scope } from "./float16-scope.ts";
 import { toHalfBits } from "./half-bits.ts";
+import { findAngles } from "./float16-angles.ts";
 import type {
   OnnxAttribute,
   OnnxGraph,
@@ -12,294 +14,256 @@ import type {
   OnnxSparseTensor,
   OnnxValueInfo,
 } from "../../../formats/containers/onnx/model.ts";
-import { makeLazyOnnxTensor, readFloat32, type OnnxTensor } from "../../../formats/containers/onnx/tensor.ts";
+import { makeLazyOnnxTensor, makeOnnxTensor, readFloat32, type OnnxTensor } from "../../../formats/containers/onnx/tensor.ts";
+import { elementCount } from "../../../core/dtype.ts";
+import { intAttribute } from "../../../model/onnx/attributes.ts";
 import { bodiesOf } from "../../../model/onnx/bodies.ts";
-import { inlineFunctions } from "../../../model/onnx/inline.ts";
-import { makeNode } from "../nodes.ts";
+import { floats } from "../nodes.ts";
 
-/** TensorProto.DataType. */
-const FLOAT = 1;
-const FLOAT16 = 10;
-const HALF_MAX = 65504;
+/** Largest finite float16. */
+export const HALF_MAX = 65_504;
+/** Smallest positive float16. */
+export const HALF_MIN = 2 ** -24;
 
-export interface Float16Options {
-  /** More operators to leave in float32. */
-  readonly keep?: ReadonlySet<string>;
-}
+/** Constants of operators in float32 stay so up to this many values: scales, steps, sizes. Larger ones are weights, cast when they are read. */
+const MAX_SINGLE = 4096;
 
-export interface Float16Result {
-  readonly model: OnnxModel;
-  /** Values beyond ±65504 that were cut to it, and tiny ones that became 0, by tensor; filled while the model is written. */
-  readonly lost: ReadonlyMap<string, { readonly clipped: number; readonly flushed: number }>;
+/** What stays in float32. */
+export interface Float16Plan {
+  readonly nodes: ReadonlySet<OnnxNode>;
+  /** Initializers, tensors of Constant nodes, or such nodes themselves. */
+  readonly constants: ReadonlySet<OnnxTensor | OnnxNode>;
 }
 
 /**
- * Convert a model. Functions are inlined: a function may be called with either type.
+ * Convert a model whose functions are inlined. Operators of the plan, those of unknown domains and those that have no float16 kernels stand between
+ * Casts; a value that only they read and write stays float32.
  *
- * Weights beyond float16 are cut to ±65504, so that no infinity comes in; nonzero values below it keep their sign and become the smallest
- * one (2^-24), so that no division by zero does.
+ * Weights beyond float16 that the plan does not name are cut to ±65504, so that no infinity comes in; nonzero values below it keep their sign
+ * and become the smallest one (2^-24), so that no division by zero does.
+ *
+ * @param plan - absent: the angles of rotary positions, because past position 2048 a half cannot even hold the position.
  */
-export function convertToFloat16(source: OnnxModel, { keep }: Float16Options = {}): Float16Result {
-  const model = inlineFunctions(source);
-  const converter = new Converter(model, keep ?? new Set());
-  return { model: { ...model, graph: converter.main(model.graph) }, lost: converter.lost };
+export function convertToFloat16(model: OnnxModel, plan?: Float16Plan): OnnxModel {
+  return { ...model, graph: new Converter(model, plan ?? findAngles(model)).main(model.graph) };
+}
+
+/** Computed values of the main graph, and its inputs, that the conversion takes for floats. Sequences are none. */
+export function floatValuesOf(model: OnnxModel): readonly string[] {
+  const converter = new Converter(model, { nodes: new Set(), constants: new Set() });
+  converter.main(model.graph);
+  const { inputs, initializers, nodes } = model.graph;
+  const computed = nodes.flatMap(({ op, outputs }) => (op === "Constant" || /Sequence|Optional/.test(op) ? [] : outputs));
+  const names = [...inputs.flatMap(({ name }) => (initializers.has(name) ? [] : [name])), ...computed];
+  return names.filter((name) => converter.values.isFloat(name));
+}
+
+/** Whether an operator has no float16 form, whatever its values. */
+export function isFloat32Operator({ op, domain }: OnnxNode): boolean {
+  const isKnown = domain === "" || domain === "ai.onnx" || domain === "com.microsoft";
+  return !isKnown || FLOAT32_OPERATORS.has(op) || /^(?:QLinear|QGemm|QAttention|DynamicQuantize|MatMulIntegerToFloat)/.test(op);
 }
 
 class Converter {
-  readonly lost = new Map<string, { clipped: number; flushed: number }>();
-  readonly #keep: ReadonlySet<string>;
+  /** Of the main graph. */
+  readonly values: Float16Scope;
+  readonly #plan: Float16Plan;
   readonly #names: Set<string>;
+  /** Constants that only operators in float32 read, by name. */
+  readonly #singles: ReadonlySet<string>;
 
-  constructor(model: OnnxModel, keep: ReadonlySet<string>) {
-    this.#keep = keep;
+  constructor(model: OnnxModel, plan: Float16Plan) {
+    this.#plan = plan;
+    this.values = new Float16Scope(this.#fresh);
+    const bodies = bodiesOf(model);
     this.#names = new Set(
-      bodiesOf(model).flatMap(({ nodes, initializers, graph }) => [
+      bodies.flatMap(({ nodes, initializers, graph }) => [
         ...initializers.keys(),
         ...(graph?.inputs.map(({ name }) => name) ?? []),
         ...nodes.flatMap(({ outputs, name }) => [...outputs, name]),
       ]),
     );
+    const readers = new Map<string, boolean>();
+    for (const { nodes, graph } of bodies) {
+      for (const node of nodes)
+        for (const input of node.inputs) readers.set(input, readers.get(input) !== false && this.#staysSingle(node));
+      for (const { name } of graph?.outputs ?? []) readers.set(name, false);
+    }
+    this.#singles = new Set([...readers].flatMap(([name, all]) => (all ? [name] : [])));
   }
 
   main(graph: OnnxGraph): OnnxGraph {
-    const before: OnnxNode[] = [];
-    const after: OnnxNode[] = [];
-    const renames = new Map<string, string>();
-    const floatInputs = graph.inputs.filter(({ name, dtype }) => dtype === "F32" && !graph.initializers.has(name));
-    for (const { name } of floatInputs) {
-      const half = this.#fresh(`${name}_float16`);
-      before.push(this.#cast(name, half, FLOAT16));
-      renames.set(name, half);
-    }
-    const halves = new Set(renames.values());
-    const scope = new Scope(undefined);
-    for (const name of halves) scope.halves.add(name);
-    for (const input of graph.inputs) if (!floatInputs.includes(input)) scope.others.add(input.name);
-    const inner = this.#graph(graph, scope, renames);
-    const nodes = [...inner.nodes];
-    const produced = new Map(graph.outputs.map(({ name }) => [name, name]));
+    const scope = this.values;
+    for (const { name, dtype } of graph.inputs) if (!graph.initializers.has(name)) scope.set(name, dtype === "F32" ? "single" : "other");
+    const inner = this.#graph(graph, scope);
+    const after = new Map<string, OnnxNode>();
+    const moved = new Map<string, string>();
     for (const { name, dtype } of graph.outputs) {
-      if (dtype !== "F32" && dtype !== undefined) continue;
-      const value = renames.get(name) ?? name;
-      if (!scope.isHalf(value)) continue;
-      const half = renames.has(name) ? value : this.#fresh(`${name}_float16`);
-      produced.set(name, half);
-      after.push(this.#cast(half, name, FLOAT));
+      if ((dtype !== "F32" && dtype !== undefined) || scope.kind(name) !== "half" || moved.has(name)) continue;
+      const half = this.#fresh(`${name}_float16`);
+      moved.set(name, half);
+      after.set(half, castNode(half, name, FLOAT, this.#fresh));
     }
-    const moved = new Map([...produced].filter(([from, to]) => from !== to && !renames.has(from)));
-    const initializers = new Map<string, OnnxTensor>();
-    for (const [name, tensor] of inner.initializers) initializers.set(moved.get(name) ?? name, tensor);
+    const initializers = new Map([...inner.initializers].map(([name, tensor]) => [moved.get(name) ?? name, tensor]));
+    // Casts of inputs first, those of outputs behind what makes them: memory is then reused as in the source, which attention with a cache depends on.
+    const inputs = new Set(graph.inputs.map(({ name }) => name));
+    const isFirst = ({ op, inputs: [from], outputs: [to] }: OnnxNode): boolean => op === "Cast" && inputs.has(from!) && scope.isTwin(to!);
+    const [first, others] = [inner.nodes.filter(isFirst), inner.nodes.filter((node) => !isFirst(node))];
+    const placed = renameAll(others, moved).flatMap((node) => [node, ...node.outputs.flatMap((name) => takeFrom(after, name))]);
+    const isHalf = ({ name }: OnnxValueInfo): boolean => initializers.get(name)?.dtype === "F16";
     return {
       ...inner,
-      nodes: [...before, ...renameAll(nodes, moved), ...after],
+      nodes: [...first, ...after.values(), ...placed],
       initializers,
-      inputs: graph.inputs.map((input) => (graph.initializers.has(input.name) ? retype(input) : input)),
+      inputs: graph.inputs.map((input) => (isHalf(input) ? retype(input) : input)),
       outputs: graph.outputs,
     };
   }
 
   /** Initializers and nodes of a graph in half precision; `scope` learns which values are. */
-  #graph(graph: OnnxGraph, scope: Scope, renames: ReadonlyMap<string, string>): OnnxGraph {
+  #graph(graph: OnnxGraph, scope: Float16Scope): OnnxGraph {
     const initializers = new Map<string, OnnxTensor>();
     for (const [name, tensor] of graph.initializers) {
-      const isFloat = tensor.dtype === "F32";
-      initializers.set(name, isFloat ? this.#half(name, tensor) : tensor);
-      (isFloat ? scope.halves : scope.others).add(name);
+      const kind = tensor.dtype !== "F32" ? "other" : this.#isSingle(name, tensor) ? "single" : "half";
+      initializers.set(name, kind === "half" ? halfTensor(tensor) : tensor);
+      scope.set(name, kind);
     }
-    const nodes: OnnxNode[] = [];
-    for (const node of graph.nodes) nodes.push(...this.#node(node, scope, renames));
+    const sparse = new Map<string, OnnxSparseTensor>();
+    for (const [name, tensor] of graph.sparseInitializers ?? []) {
+      const kind = tensor.values.dtype === "F32" ? "half" : "other";
+      sparse.set(name, kind === "half" ? { ...tensor, values: halfTensor(tensor.values) } : tensor);
+      scope.set(name, kind);
+    }
+    for (const node of graph.nodes) this.#node(node, scope);
     const { valueInfos: _, ...rest } = graph;
-    return {
-      ...rest,
-      nodes,
-      initializers,
-      ...(graph.sparseInitializers && { sparseInitializers: this.#sparse(graph.sparseInitializers, scope) }),
-    };
+    return { ...rest, nodes: scope.nodes, initializers, ...(graph.sparseInitializers && { sparseInitializers: sparse }) };
   }
 
-  #node(source: OnnxNode, scope: Scope, renames: ReadonlyMap<string, string>): readonly OnnxNode[] {
-    const node = { ...source, inputs: source.inputs.map((name) => renames.get(name) ?? name) };
-    if (node.op === "Constant" && node.domain === "") return [this.#constant(node, scope)];
-    if (node.op === "Cast" && node.domain === "") {
-      const to = node.attributes.get("to");
-      const isFloat = to?.kind === "int" && Number(to.value) === FLOAT;
-      (isFloat ? scope.halves : scope.others).add(node.outputs[0]!);
-      return [isFloat ? { ...node, attributes: new Map([...node.attributes, ["to", { kind: "int", value: FLOAT16 }]]) } : node];
-    }
-    const hasGraphs = [...node.attributes.values()].some(({ kind }) => kind === "graph" || kind === "graphs");
-    if (hasGraphs) return [this.#control(node, scope, renames)];
-    if (node.op === "ConstantOfShape" && node.domain === "") return [this.#filled(node, scope)];
-    const known = node.domain === "" || node.domain === "ai.onnx" || node.domain === "com.microsoft";
-    if (
-      !known ||
-      FLOAT32_OPERATORS.has(node.op) ||
-      /^(?:QLinear|QGemm|QAttention|DynamicQuantize|MatMulIntegerToFloat)/.test(node.op) ||
-      this.#keep.has(node.op)
-    )
-      return this.#around(node, scope);
-    const pinned = FLOAT32_INPUTS.get(node.op) ?? [];
-    const before: OnnxNode[] = [];
-    const inputs = node.inputs.map((name, slot) => {
-      if (!pinned.includes(slot) || !scope.isHalf(name)) return name;
-      const wide = this.#fresh(`${name}_float32`);
-      before.push(this.#cast(name, wide, FLOAT));
-      return wide;
-    });
-    const halves = node.inputs.some((name) => name !== "" && scope.isHalf(name));
-    markOutputs(node, scope, halves);
-    return [...before, { ...node, inputs }];
+  #staysSingle(node: OnnxNode): boolean {
+    return this.#plan.nodes.has(node) || isFloat32Operator(node);
   }
 
-  /** An operator left in float32: half inputs widened, float outputs narrowed. */
-  #around(node: OnnxNode, scope: Scope): readonly OnnxNode[] {
-    const before: OnnxNode[] = [];
-    const after: OnnxNode[] = [];
-    const inputs = node.inputs.map((name) => {
-      if (name === "" || !scope.isHalf(name)) return name;
-      const wide = this.#fresh(`${name}_float32`);
-      before.push(this.#cast(name, wide, FLOAT));
-      return wide;
-    });
-    const isFloat = before.length > 0 && !INTEGER_RESULTS.has(node.op);
-    const outputs = node.outputs.map((name, slot) => {
-      if (name === "") return name;
-      if (!isFloat || INTEGER_OUTPUTS.get(node.op)?.includes(slot) === true) {
-        scope.others.add(name);
-        return name;
-      }
-      const wide = this.#fresh(`${name}_float32`);
-      after.push(this.#cast(wide, name, FLOAT16));
-      scope.halves.add(name);
-      return wide;
-    });
-    return [...before, { ...node, inputs, outputs }, ...after];
+  #isSingle(name: string, tensor: OnnxTensor): boolean {
+    return this.#plan.constants.has(tensor) || (this.#singles.has(name) && elementCount(tensor.shape) <= MAX_SINGLE);
   }
 
-  #constant(node: OnnxNode, scope: Scope): OnnxNode {
+  /** Write a node, with Casts in front of it where its inputs need them. */
+  #node(node: OnnxNode, scope: Float16Scope): void {
+    if (node.op === "Constant" && node.domain === "") return this.#constant(node, scope);
+    if ([...node.attributes.values()].some(({ kind }) => kind === "graph" || kind === "graphs")) return this.#control(node, scope);
+    if (this.#staysSingle(node)) return this.#single(node, scope);
+    if (node.op === "Cast" && node.domain === "") return this.#cast(node, scope);
+    if (node.op === "ConstantOfShape" && node.domain === "") return this.#filled(node, scope);
+    const anyFloat = node.inputs.some((name) => scope.isFloat(name));
+    const inputs = node.inputs.map((name) => scope.half(name));
+    scope.nodes.push({ ...node, inputs });
+    markOutputs(node, scope, anyFloat, "half");
+  }
+
+  /** An operator left in float32. */
+  #single(node: OnnxNode, scope: Float16Scope): void {
+    const makes = FLOAT_MAKERS.has(node.op) || (node.op === "Cast" && intAttribute(node, "to", 0) === FLOAT);
+    const anyFloat = makes
+      ? intAttribute(node, node.op === "Cast" ? "to" : "dtype", intAttribute(node, "output_datatype", FLOAT)) === FLOAT
+      : node.inputs.some((name) => scope.isFloat(name));
+    const inputs = node.inputs.map((name) => scope.single(name));
+    scope.nodes.push({ ...node, inputs });
+    if (node.op === "Cast" && !makes) for (const name of node.outputs) scope.set(name, "other");
+    else markOutputs(node, scope, anyFloat, "single");
+  }
+
+  #cast(node: OnnxNode, scope: Float16Scope): void {
+    const isFloat = intAttribute(node, "to", 0) === FLOAT;
+    const attributes = isFloat ? new Map(node.attributes).set("to", { kind: "int", value: FLOAT16 }) : node.attributes;
+    scope.nodes.push({ ...node, attributes });
+    scope.set(node.outputs[0]!, isFloat ? "half" : "other");
+  }
+
+  #constant(node: OnnxNode, scope: Float16Scope): void {
     const attributes = new Map<string, OnnxAttribute>();
-    let isHalf = false;
+    const output = node.outputs[0]!;
+    let kind: "half" | "single" | "other" = "other";
     for (const [name, attribute] of node.attributes) {
-      const output = node.outputs[0]!;
-      if (attribute.kind === "tensor" && attribute.value.dtype === "F32") {
-        isHalf = true;
-        attributes.set(name, { kind: "tensor", value: this.#half(output, attribute.value) });
-      } else if (attribute.kind === "sparse_tensor" && attribute.value.values.dtype === "F32") {
-        isHalf = true;
-        attributes.set(name, { kind: "sparse_tensor", value: { ...attribute.value, values: this.#half(output, attribute.value.values) } });
-      } else if (name === "value_float" && attribute.kind === "float") {
-        isHalf = true;
-        attributes.set("value", { kind: "tensor", value: halvesOf(Float32Array.of(attribute.value), []) });
-      } else if (name === "value_floats" && attribute.kind === "floats") {
-        isHalf = true;
-        attributes.set("value", { kind: "tensor", value: halvesOf(Float32Array.from(attribute.value), [attribute.value.length]) });
-      } else attributes.set(name, attribute);
-    }
-    (isHalf ? scope.halves : scope.others).add(node.outputs[0]!);
-    return { ...node, attributes };
-  }
-
-  #filled(node: OnnxNode, scope: Scope): OnnxNode {
-    const value = node.attributes.get("value");
-    const isFloat = value === undefined || (value.kind === "tensor" && value.value.dtype === "F32");
-    (isFloat ? scope.halves : scope.others).add(node.outputs[0]!);
-    if (!isFloat) return node;
-    const tensor =
-      value === undefined ? halvesOf(Float32Array.of(0), [1]) : this.#half(node.outputs[0]!, (value as { value: OnnxTensor }).value);
-    return { ...node, attributes: new Map([...node.attributes, ["value", { kind: "tensor", value: tensor }]]) };
-  }
-
-  #control(node: OnnxNode, scope: Scope, renames: ReadonlyMap<string, string>): OnnxNode {
-    const attributes = new Map<string, OnnxAttribute>();
-    const outputs = new Map<number, boolean>();
-    for (const [name, attribute] of node.attributes) {
-      if (attribute.kind !== "graph") {
+      const tensor = floatTensor(name, attribute);
+      if (tensor === undefined) {
         attributes.set(name, attribute);
         continue;
       }
-      const inner = new Scope(scope);
-      const own = new Map([...renames].filter(([from]) => !attribute.value.inputs.some((input) => input.name === from)));
-      // The body's own inputs follow what the node is fed.
-      for (const [i, input] of attribute.value.inputs.entries()) {
-        const fed = node.op === "Loop" ? node.inputs[i] : node.inputs[i];
-        const isHalf = input.dtype === "F32" || (input.dtype === undefined && fed !== undefined && scope.isHalf(fed));
-        (isHalf ? inner.halves : inner.others).add(input.name);
-      }
-      const body = this.#graph(attribute.value, inner, own);
-      const results = attribute.value.outputs.map((output) => ({ ...output, name: own.get(output.name) ?? output.name }));
-      const skipped = node.op === "Loop" ? 1 : 0;
-      for (const [i, { name: result }] of results.entries())
-        if (i >= skipped) outputs.set(i - skipped, outputs.get(i - skipped) === true || inner.isHalf(result));
-      attributes.set(name, {
-        ...attribute,
-        value: {
-          ...body,
-          inputs: attribute.value.inputs.map(retype),
-          outputs: results.map((output) => (output.dtype === "F32" ? retype(output) : output)),
-        },
-      });
+      const stays = this.#plan.constants.has(node) || this.#isSingle(output, tensor);
+      kind = stays ? "single" : "half";
+      if (stays) attributes.set(name, attribute);
+      else if (attribute.kind === "sparse_tensor")
+        attributes.set(name, { kind: "sparse_tensor", value: { ...attribute.value, values: halfTensor(tensor) } });
+      else attributes.set("value", { kind: "tensor", value: halfTensor(tensor) });
     }
-    for (const [i, name] of node.outputs.entries()) if (name !== "") (outputs.get(i) === true ? scope.halves : scope.others).add(name);
-    return { ...node, attributes };
+    scope.nodes.push({ ...node, attributes });
+    scope.set(output, kind);
   }
 
-  #sparse(tensors: ReadonlyMap<string, OnnxSparseTensor>, scope: Scope): ReadonlyMap<string, OnnxSparseTensor> {
-    return new Map(
-      [...tensors].map(([name, tensor]) => {
-        const isFloat = tensor.values.dtype === "F32";
-        (isFloat ? scope.halves : scope.others).add(name);
-        return [name, isFloat ? { ...tensor, values: this.#half(name, tensor.values) } : tensor];
-      }),
-    );
+  #filled(node: OnnxNode, scope: Float16Scope): void {
+    const value = node.attributes.get("value");
+    const isFloat = value === undefined || (value.kind === "tensor" && value.value.dtype === "F32");
+    scope.set(node.outputs[0]!, isFloat ? "half" : "other");
+    const tensor = value?.kind === "tensor" ? halfTensor(value.value) : halvesOf(Float32Array.of(0), [1]);
+    scope.nodes.push(isFloat ? { ...node, attributes: new Map(node.attributes).set("value", { kind: "tensor", value: tensor }) } : node);
   }
 
-  #half(name: string, tensor: OnnxTensor): OnnxTensor {
-    const read = async (): Promise<Uint8Array> => {
-      const { bytes, clipped, flushed } = toHalf(await readFloat32(tensor));
-      if (clipped > 0 || flushed > 0) this.lost.set(name, { clipped, flushed });
-      return bytes;
+  /** If, Loop, Scan: bodies take and give halves. */
+  #control(node: OnnxNode, scope: Float16Scope): void {
+    const attributes = new Map<string, OnnxAttribute>();
+    const inputs = node.inputs.map((name) => scope.half(name));
+    const halves = new Set<number>();
+    const convert = (graph: OnnxGraph): OnnxGraph => {
+      const inner = new Float16Scope(this.#fresh, scope);
+      // The body's own inputs follow what the node is fed.
+      for (const [i, { name, dtype }] of graph.inputs.entries()) {
+        const isHalf = dtype === "F32" || (dtype === undefined && scope.isFloat(node.inputs[i] ?? ""));
+        inner.set(name, isHalf ? "half" : "other");
+      }
+      const body = this.#graph(graph, inner);
+      const outputs = graph.outputs.map((output) => ({ ...output, name: inner.half(output.name) }));
+      const skipped = node.op === "Loop" ? 1 : 0;
+      for (const [i, { name }] of graph.outputs.entries()) if (i >= skipped && inner.isFloat(name)) halves.add(i - skipped);
+      return { ...body, inputs: graph.inputs.map(retype), outputs: outputs.map(retype) };
     };
-    const lazy = makeLazyOnnxTensor("F16", tensor.shape, read);
-    return tensor.external === undefined ? lazy : { ...lazy, external: tensor.external };
+    for (const [name, attribute] of node.attributes) {
+      if (attribute.kind === "graph") attributes.set(name, { ...attribute, value: convert(attribute.value) });
+      else if (attribute.kind === "graphs") attributes.set(name, { ...attribute, value: attribute.value.map(convert) });
+      else attributes.set(name, attribute);
+    }
+    scope.nodes.push({ ...node, inputs, attributes });
+    for (const [i, name] of node.outputs.entries()) scope.set(name, halves.has(i) ? "half" : "other");
   }
 
-  #cast(from: string, to: string, type: number): OnnxNode {
-    return { ...makeNode("Cast", [from], [to], { to: type }), name: this.#fresh(`${to}_Cast`) };
-  }
-
-  #fresh(base: string): string {
+  readonly #fresh = (base: string): string => {
     let name = base;
     for (let i = 2; this.#names.has(name); i++) name = `${base}_${i}`;
     this.#names.add(name);
     return name;
-  }
+  };
 }
 
-/** Which values are float16, in a graph and those around it. */
-class Scope {
-  readonly halves = new Set<string>();
-  readonly others = new Set<string>();
-  readonly #outer: Scope | undefined;
-
-  constructor(outer: Scope | undefined) {
-    this.#outer = outer;
-  }
-
-  isHalf(name: string): boolean {
-    return this.halves.has(name) || (!this.others.has(name) && this.#outer?.isHalf(name) === true);
-  }
-
-  isOther(name: string): boolean {
-    return this.others.has(name);
-  }
+/** The entry, if there is one, taken out. */
+function takeFrom<T>(map: Map<string, T>, key: string): readonly T[] {
+  const found = map.get(key);
+  map.delete(key);
+  return found === undefined ? [] : [found];
 }
 
-function markOutputs(node: OnnxNode, scope: Scope, anyHalf: boolean): void {
+function markOutputs(node: OnnxNode, scope: Float16Scope, anyFloat: boolean, kind: "half" | "single"): void {
   const slot = node.domain === "" ? TYPE_INPUT.get(node.op) : undefined;
-  const isHalf = INTEGER_RESULTS.has(node.op) ? false : slot === undefined ? anyHalf : scope.isHalf(node.inputs[slot] ?? "");
-  for (const [i, name] of node.outputs.entries()) {
-    if (name === "") continue;
-    (isHalf && INTEGER_OUTPUTS.get(node.op)?.includes(i) !== true ? scope.halves : scope.others).add(name);
-  }
+  const isFloat = INTEGER_RESULTS.has(node.op) ? false : slot === undefined ? anyFloat : scope.isFloat(node.inputs[slot] ?? "");
+  for (const [i, name] of node.outputs.entries())
+    scope.set(name, isFloat && INTEGER_OUTPUTS.get(node.op)?.includes(i) !== true ? kind : "other");
+}
+
+/** The float32 tensor that an attribute of a Constant node holds. */
+export function floatTensor(name: string, attribute: OnnxAttribute): OnnxTensor | undefined {
+  if (attribute.kind === "tensor" && attribute.value.dtype === "F32") return attribute.value;
+  if (attribute.kind === "sparse_tensor" && attribute.value.values.dtype === "F32") return attribute.value.values;
+  if (name === "value_float" && attribute.kind === "float") return floats([attribute.value]);
+  if (name === "value_floats" && attribute.kind === "floats") return floats(attribute.value, [attribute.value.length]);
+  return undefined;
 }
 
 function retype(info: OnnxValueInfo): OnnxValueInfo {
@@ -311,22 +275,17 @@ function retype(info: OnnxValueInfo): OnnxValueInfo {
 function renameAll(nodes: readonly OnnxNode[], names: ReadonlyMap<string, string>): readonly OnnxNode[] {
   if (names.size === 0) return nodes;
   const to = (name: string): string => names.get(name) ?? name;
+  const inner = (graph: OnnxGraph): OnnxGraph => ({
+    ...graph,
+    nodes: renameAll(graph.nodes, names),
+    outputs: graph.outputs.map((output) => ({ ...output, name: to(output.name) })),
+  });
   return nodes.map((node) => {
     const attributes = new Map<string, OnnxAttribute>();
     for (const [key, attribute] of node.attributes) {
-      attributes.set(
-        key,
-        attribute.kind === "graph"
-          ? {
-              ...attribute,
-              value: {
-                ...attribute.value,
-                nodes: renameAll(attribute.value.nodes, names),
-                outputs: attribute.value.outputs.map((output) => ({ ...output, name: to(output.name) })),
-              },
-            }
-          : attribute,
-      );
+      if (attribute.kind === "graph") attributes.set(key, { ...attribute, value: inner(attribute.value) });
+      else if (attribute.kind === "graphs") attributes.set(key, { ...attribute, value: attribute.value.map(inner) });
+      else attributes.set(key, attribute);
     }
     return { ...node, inputs: node.inputs.map(to), outputs: node.outputs.map(to), attributes };
   });
@@ -334,28 +293,20 @@ function renameAll(nodes: readonly OnnxNode[], names: ReadonlyMap<string, string
 
 /** A tensor in half precision, computed when it is read. */
 export function halfTensor(tensor: OnnxTensor): OnnxTensor {
-  return makeLazyOnnxTensor("F16", tensor.shape, async () => toHalf(await readFloat32(tensor)).bytes);
+  const lazy = makeLazyOnnxTensor("F16", tensor.shape, async () => toHalf(await readFloat32(tensor)));
+  return tensor.external === undefined ? lazy : { ...lazy, external: tensor.external };
 }
 
 function halvesOf(values: Float32Array, shape: readonly number[]): OnnxTensor {
-  const { bytes } = toHalf(values);
-  return { dtype: "F16", shape, byteLength: bytes.byteLength, bytes, read: async () => bytes.slice() };
+  return makeOnnxTensor("F16", shape, toHalf(values));
 }
 
 /** Bits of values in half precision. Infinities and NaN stay: masks are made of them. */
-function toHalf(values: Float32Array): { readonly bytes: Uint8Array; readonly clipped: number; readonly flushed: number } {
-  let [clipped, flushed] = [0, 0];
+function toHalf(values: Float32Array): Uint8Array {
   const held = values.map((value) => {
     const size = Math.abs(value);
-    if (size > HALF_MAX && size !== Infinity) {
-      clipped++;
-      return Math.sign(value) * HALF_MAX;
-    }
-    if (size !== 0 && size < 2 ** -24) {
-      flushed++;
-      return Math.sign(value) * 2 ** -24;
-    }
-    return value;
+    if (size > HALF_MAX && size !== Infinity) return Math.sign(value) * HALF_MAX;
+    return size !== 0 && size < HALF_MIN ? Math.sign(value) * HALF_MIN : value;
   });
-  return { bytes: toHalfBits(held), clipped, flushed };
+  return toHalfBits(held);
 }
