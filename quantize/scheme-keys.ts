@@ -62,6 +62,10 @@ export const SCHEME_KEYS = {
   embedding: { summary: "ONNX: bits of embedding tables", values: ["8", "4", "float"] },
   outputs: { summary: "ONNX, static: which outputs get codes too (default float)", values: ["float", "conv", "all"] },
   external: { summary: "ONNX: weights in a second file", values: ["auto", "always", "never"] },
+  fold: {
+    summary: "ONNX: BatchNormalization, products and sums behind Conv, ConvTranspose and Gemm become part of their weights (default true)",
+    values: BOOLEAN,
+  },
   shift: { summary: "ONNX, smoothquant: SQ-b, channels are centred before they are scaled", values: BOOLEAN },
   twin: { summary: "ONNX, static: two scales for values behind a GELU", values: BOOLEAN },
 } as const satisfies Record<string, SchemeKey>;
@@ -78,6 +82,7 @@ export const ONNX_ONLY_KEYS: ReadonlySet<SchemeKeyName> = new Set<SchemeKeyName>
   "embedding",
   "outputs",
   "external",
+  "fold",
   "shift",
   "twin",
 ]);

@@ -93,7 +93,8 @@ export class OnnxEdits {
 
   /** A constant has lost a reader: it and the nodes on its way go when nobody else reads them. */
   abandon({ source, value, chain }: OnnxConstant): void {
-    this.abandonNames([source.name, value, ...chain.flatMap(({ outputs }) => outputs)]);
+    const passed = chain.flatMap(({ inputs, outputs }) => [...inputs, ...outputs]);
+    this.abandonNames([source.name, value, ...passed.filter((name) => name !== "")]);
   }
 
   /** As {@link abandon}, of values by name. */

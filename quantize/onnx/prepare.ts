@@ -16,6 +16,7 @@ import type { Model } from "../../model/model.ts";
 import { findOnnxFile, onnxToModel } from "../../model/sources/onnx.ts";
 import type { Plan, QuantizeOptions } from "../types.ts";
 import { chooseActions, sitePlanOf, type ChosenSite } from "./actions.ts";
+import { foldAffine } from "./fold-affine.ts";
 import { foldWeights } from "./fold-weights.ts";
 import { needsSamples, resolveOnnxSettings, type OnnxSettings } from "./settings.ts";
 import { tensorBytes } from "./tensor-bytes.ts";
@@ -50,7 +51,8 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
   const opened = typeof source === "string" ? await openClosed(source) : source;
   // Values inside functions cannot be looked at; inlined they can.
   const inlined = dropTraces(needsSamples(settings) ? inlineFunctions(opened) : opened);
-  const model = settings.target === "float16" ? inlineFunctions(inlined) : foldWeights(inlined);
+  const moved = settings.target === "float16" ? inlineFunctions(inlined) : foldWeights(inlined);
+  const { model, folded } = settings.fold ? foldAffine(moved) : { model: moved, folded: new Map<string, number>() };
   const sites = findOnnxSites(model);
   const opsets = new Map(bodiesOf(model).map(({ path, opsets: known }) => [path, known.get("") ?? 1]));
   const choices = settings.target === "sites" ? chooseActions(sites, settings, (path) => opsets.get(path) ?? 1) : [];
@@ -75,7 +77,7 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
     fileName: typeof source === "string" ? basename(source) : "model.onnx",
     source: onnxToModel(opened, typeof source === "string" ? source : undefined),
     sourceBytes: tensorBytes(opened),
-    notes: notesOf(model, settings),
+    notes: notesOf(model, settings, folded),
   };
 }
 
@@ -95,8 +97,10 @@ function checkTargets({ to }: QuantizeOptions): void {
   });
 }
 
-function notesOf(model: OnnxModel, settings: OnnxSettings): readonly string[] {
+function notesOf(model: OnnxModel, settings: OnnxSettings, folded: ReadonlyMap<string, number>): readonly string[] {
   const notes: string[] = [];
+  if (folded.size > 0)
+    notes.push(`folded into the weights in front of them: ${[...folded].map(([op, count]) => `${count} ${op}`).join(", ")}`);
   const quantized = findQuantizedSites(model).length;
   if (quantized > 0) notes.push(`${quantized} operators of the source are quantized already and stay as they are`);
   if (settings.protect === "auto" && settings.activation === "float" && settings.weightBits === 8)

@@ -34,6 +34,8 @@ export interface OnnxSettings {
   /** Which outputs get codes as well. */
   readonly outputs: "float" | "conv" | "all";
   readonly external: "auto" | "always" | "never";
+  /** Constants behind a Conv, ConvTranspose or Gemm go into its weight. */
+  readonly fold: boolean;
   readonly smooth: boolean;
   readonly alpha: number | "auto";
   /** SQ-b: move each channel's middle to zero before it is scaled. */
@@ -88,6 +90,7 @@ export function resolveOnnxSettings(recipe: Recipe): OnnxSettings {
     percentile: Number(scheme.get("percentile") ?? DEFAULT_PERCENTILE),
     outputs: (scheme.get("outputs") ?? "float") as OnnxSettings["outputs"],
     external: (scheme.get("external") ?? "auto") as OnnxSettings["external"],
+    fold: scheme.get("fold") !== "false",
     smooth,
     alpha: scheme.get("alpha") === "auto" ? "auto" : Number(scheme.get("alpha") ?? DEFAULT_ALPHA),
     shift: scheme.get("shift") === "true",

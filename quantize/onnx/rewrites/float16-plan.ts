@@ -8,7 +8,7 @@ import { elementCount } from "../../../core/dtype.ts";
 import { ConstantResolver } from "../../../model/onnx/resolve.ts";
 import type { HalfRanges } from "../half-ranges.ts";
 import { findAngles } from "./float16-angles.ts";
-import { flowOf, keyOf, nameOf, type Flow, type ValueKey } from "./float16-flow.ts";
+import { flowOf, keyOf, nameOf, type Flow, type ValueKey } from "../value-flow.ts";
 import { floatTensor, HALF_MAX, HALF_MIN, isFloat32Operator, type Float16Plan } from "./float16.ts";
 
 /** Values that are measured on a few samples may grow this much on others. */

@@ -2,8 +2,8 @@
  * Where the values of a model go: readers by value, names told apart by the body that defines them.
  * @module
  */
-import type { OnnxModel, OnnxNode } from "../../../formats/containers/onnx/model.ts";
-import { bodiesOf, type BodyPath, type PlacedBody } from "../../../model/onnx/bodies.ts";
+import type { OnnxModel, OnnxNode } from "../../formats/containers/onnx/model.ts";
+import { bodiesOf, type BodyPath, type PlacedBody } from "../../model/onnx/bodies.ts";
 
 /** A value: the body that defines it and its name there. */
 export type ValueKey = string;
