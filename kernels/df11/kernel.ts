@@ -4,6 +4,7 @@
  */
 export interface Df11Kernel {
   countExponents(x: number, count: number, single: number): void;
+  clearQuads(quads: number): void;
   countQuads(x: number, count: number, base: number, quads: number, single: number): void;
   foldQuads(base: number, quads: number, single: number): void;
   buildQuads(codes: number, base: number, quads: number, scratch: number): void;

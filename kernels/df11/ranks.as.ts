@@ -1,18 +1,29 @@
-// Ranks of exponents: base, base + 1, …; the last one stands for every other exponent. AssemblyScript, not TypeScript.
+// Exponents by rank, four at a time. AssemblyScript, not TypeScript.
+//
+// Rank 0 to 14: exponent base, base + 1, …; rank 15 stands for every other one. Four ranks, the first element's lowest, are an index of 16 bits
+// into a table of u32. A rank is kept where the exponent stands in a pattern, from bit 7 on.
 export const OTHER: u32 = 15;
 
-/** Exponents of 16 patterns. */
+/** Base of ranks, for 8 patterns. */
 // @ts-ignore: decorator
 @inline
-export function exponentsOf(a: v128, b: v128): v128 {
-  return i8x16.narrow_i16x8_u(v128.and(i16x8.shr_u(a, 7), i16x8.splat(0xff)), v128.and(i16x8.shr_u(b, 7), i16x8.splat(0xff)));
+export function basesOf(base: u32): v128 {
+  return i16x8.splat(<i16>(base << 7));
 }
 
-/** Ranks of the exponents of 16 patterns, four bits each, the first element of a quad lowest: four indexes of 16 bits, twice. */
+/** Ranks of 8 patterns. */
 // @ts-ignore: decorator
 @inline
-export function rankQuads(a: v128, b: v128, base: v128): v128 {
-  const ranks = i8x16.min_u(i8x16.sub(exponentsOf(a, b), base), i8x16.splat(<i8>OTHER));
-  const pairs = v128.and(v128.or(ranks, i16x8.shr_u(ranks, 4)), i16x8.splat(0xff));
-  return i8x16.narrow_i16x8_u(pairs, pairs);
+export function ranksOf(patterns: v128, bases: v128): v128 {
+  return i16x8.min_u(i16x8.sub(v128.and(patterns, i16x8.splat(0x7f80)), bases), i16x8.splat(<i16>(OTHER << 7)));
+}
+
+/** Addresses of the table's entries for 16 ranks, four u32. */
+// @ts-ignore: decorator
+@inline
+export function addressesOf(a: v128, b: v128, table: v128): v128 {
+  const join = i16x8(1, 16, 1, 16, 1, 16, 1, 16);
+  const pairs = i16x8.narrow_i32x4_s(i32x4.dot_i16x8_s(a, join), i32x4.dot_i16x8_s(b, join));
+  const quads = i32x4.dot_i16x8_s(pairs, i16x8(1, 256, 1, 256, 1, 256, 1, 256));
+  return i32x4.add(i32x4.shr_u(quads, 5), table);
 }

@@ -79,10 +79,7 @@ export function createExponentCounter(workspace: Workspace): ExponentCounter {
   let unfolded = 0;
   const fold = (): void => {
     if (unfolded === 0) return;
-    if (base !== undefined) {
-      kernel.foldQuads(base, quads.at, single.at);
-      workspace.bytes(quads).fill(0);
-    }
+    if (base !== undefined) kernel.foldQuads(base, quads.at, single.at);
     new Uint32Array(workspace.memory.buffer, single.at, 256).forEach((count, exponent) => (counts[exponent]! += count));
     workspace.bytes(single).fill(0);
     unfolded = 0;
@@ -103,7 +100,7 @@ export function createExponentCounter(workspace: Workspace): ExponentCounter {
           kernel.countExponents(input.at, MIN_QUAD_ELEMENTS, single.at);
           base = baseOf(Float64Array.from(new Uint32Array(workspace.memory.buffer, single.at, 256)));
           workspace.bytes(single).fill(0);
-          workspace.bytes(quads).fill(0);
+          kernel.clearQuads(quads.at);
         }
         kernel.countQuads(input.at, elements, base, quads.at, single.at);
       }
@@ -152,7 +149,7 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
   const rest = workspace.take(strip + 64);
   // A code is at most 32 bits; a window may have been begun before.
   const stream = workspace.take(4 * strip + 64);
-  workspace.bytes(gaps).fill(0);
+  workspace.bytes(gaps)[0] = 0;
   workspace.bytes(state).fill(0);
   const positionWords = (): Uint32Array => new Uint32Array(workspace.memory.buffer, positions.at, blocks + 2);
   positionWords().fill(elements);
@@ -203,6 +200,7 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
       positionWords()[blocks] = elements;
       // No code starts where the last one ends on a byte boundary: the end symbol is not written there.
       const gapBytes = workspace.bytes({ at: gaps.at, byteLength: windows });
+      gapBytes.fill(0, tail.getUint32(12, true) + 1);
       const endWindow = Math.floor(totalBits / (8 * BYTES_PER_THREAD));
       if (totalBits % 8 === 0 && endWindow < windows && gapBytes[endWindow] === totalBits % 64) gapBytes[endWindow] = 0;
       const packed = workspace.take(blocks * GAP_BYTES_PER_BLOCK);
