@@ -9,6 +9,7 @@ import { planUnit } from "../../formats/encodings/dfloat11/encode.ts";
 import { BLOCK_BYTES, BYTES_PER_THREAD, GAP_BYTES_PER_BLOCK, type Df11Refusal } from "../../formats/encodings/dfloat11/fields.ts";
 import { wasm } from "../generated/df11.wasm.ts";
 import type { Region, Workspace } from "../load-wasm.ts";
+import { LOOK_AHEAD, type BlockIndex } from "./blocks.ts";
 import type { Df11Kernel } from "./kernel.ts";
 
 /** Elements of a strip, at most: strip and output together stay in a second-level cache. */
@@ -120,6 +121,10 @@ export interface UnitEncoder {
   input(elements: number): Uint8Array;
   /** Encodes what was put there. */
   push(elements: number): EncodedStrip;
+  /** The index as far as it is known: of the complete blocks and the first position and gap behind them; after `finish`, all of it. */
+  readonly index: BlockIndex;
+  /** Blocks whose streams, and the bytes that a decoder looks at behind them, were handed out. */
+  complete(): number;
   /** The stream's last bytes and the index. @throws {NumericError} when the patterns were not those that were counted. */
   finish(): { readonly stream: Uint8Array; readonly gaps: Uint8Array; readonly outputPositions: Uint32Array };
 }
@@ -157,6 +162,17 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
   let done = 0;
 
   return {
+    index: {
+      position: (block) => positionWords()[block]!,
+      gap: (block) => workspace.bytes(gaps)[WINDOWS_PER_BLOCK * block]!,
+      blocks,
+      elements,
+      streamBytes: code.streamBytes,
+    },
+    complete() {
+      const written = new Uint32Array(workspace.memory.buffer, state.at, 4)[3]!;
+      return Math.max(0, Math.floor((written - LOOK_AHEAD / BYTES_PER_THREAD) / WINDOWS_PER_BLOCK));
+    },
     input(count) {
       if (count > strip || done + count > elements) {
         throw new InputError("input.shape", `unit ${name}: ${done + count} elements, ${elements} were counted`, { unit: name });

@@ -47,6 +47,8 @@ export type HeldSurvey = Extract<UnitSurvey, { stored: unknown }>;
 export interface UnitSink {
   /** `bytes` may be reused by the caller once the promise resolves. */
   write(tensor: string, offset: number, bytes: Uint8Array): Promise<void>;
+  /** Fill `out` with bytes that were written, from where they are. */
+  read(tensor: string, offset: number, out: Uint8Array): Promise<void>;
 }
 
 /** A unit as stored: tensors by full name. */

@@ -2,16 +2,17 @@
  * DFloat11 as a codec: the bytes of the official encoder, in memory that does not grow with the unit.
  * @module
  */
-import { elementCount } from "../../core/dtype.ts";
+import { byteLength, elementCount } from "../../core/dtype.ts";
 import { FormatError } from "../../core/errors.ts";
 import type { TensorSpec } from "../../formats/containers/container.ts";
 import { refuseLaunch } from "../../formats/encodings/dfloat11/encode.ts";
 import { BLOCK_BYTES } from "../../formats/encodings/dfloat11/fields.ts";
-import { memberRanges, readUnitIndex, storedTensors, SUFFIXES } from "../../formats/layouts/dfloat11/stored.ts";
+import { memberRanges, readUnitIndex, storedTensors, SUFFIXES, type Suffix, type UnitIndex } from "../../formats/layouts/dfloat11/stored.ts";
 import { BATCH, createBlockDecoder, indexOf } from "../../kernels/df11/blocks.ts";
 import { createExponentCounter, createUnitEncoder, planCode, STRIP, type UnitCode } from "../../kernels/df11/unit-encoder.ts";
 import type { JobContext } from "../../kernels/pool.ts";
-import type { DecodedSink, SourceUnit, StoredUnit, UnitCodec, UnitSink, UnitSurvey } from "./codec.ts";
+import type { DecodedSink, HeldSurvey, SourceUnit, StoredUnit, UnitCodec, UnitSink, UnitSurvey } from "./codec.ts";
+import { createWrittenCheck } from "./df11-check.ts";
 
 export const df11Codec: UnitCodec = {
   name: "df11",
@@ -71,7 +72,7 @@ async function surveyLaunch(unit: SourceUnit, code: UnitCode, context: JobContex
 
 async function encode(
   unit: SourceUnit,
-  { state }: { readonly state: unknown },
+  { state, stored }: HeldSurvey,
   sink: UnitSink,
   context: JobContext,
   onSource: DecodedSink,
@@ -83,6 +84,14 @@ async function encode(
   const mark = workspace.mark();
   try {
     const encoder = createUnitEncoder(name, code, workspace);
+    // Takes memory behind the encoder's.
+    const written = createWrittenCheck(
+      name,
+      code.luts,
+      encoder.index,
+      (suffix, offset, out) => sink.read(`${name}.${suffix}`, offset, out),
+      workspace,
+    );
     let streamAt = 0;
     let element = 0;
     for (const { index, offset, elements } of strips(unit)) {
@@ -95,6 +104,7 @@ async function encode(
       await sink.write(`${name}.sign_mantissa`, element, signMantissa);
       streamAt += stream.length;
       element += elements;
+      await written.add(input, encoder.complete());
       context.progress(2 * elements);
     }
     const { stream, gaps, outputPositions } = encoder.finish();
@@ -103,6 +113,8 @@ async function encode(
     await sink.write(`${name}.gaps`, 0, gaps);
     await sink.write(`${name}.output_positions`, 0, littleEndian32(outputPositions));
     await sink.write(`${name}.split_positions`, 0, splitBytes(tensors));
+    const lengths = new Map(stored.map((spec) => [spec.name.slice(name.length + 1) as Suffix, byteLength(spec.dtype, spec.shape)]));
+    await written.end(() => readIndex(name, lengths, tensors, (suffix, out) => sink.read(`${name}.${suffix}`, 0, out)));
   } finally {
     workspace.release(mark);
   }
@@ -125,6 +137,30 @@ function splitBytes(tensors: readonly TensorSpec[]): Uint8Array {
   return new Uint8Array(out.buffer);
 }
 
+/** A unit's index as it is stored. @throws {FormatError} when its structure is none, or its tensors are not of the members' sizes. */
+async function readIndex(
+  name: string,
+  lengths: ReadonlyMap<Suffix, number>,
+  members: readonly TensorSpec[],
+  read: (suffix: Suffix, out: Uint8Array) => Promise<void>,
+): Promise<UnitIndex> {
+  const index = await readUnitIndex(name, lengths, async (suffix) => {
+    const out = new Uint8Array(lengths.get(suffix)!);
+    await read(suffix, out);
+    return out;
+  });
+  const ranges = memberRanges(index);
+  const agrees =
+    ranges.length === members.length && members.every(({ shape }, i) => elementCount(shape) === ranges[i]!.to - ranges[i]!.from);
+  if (agrees) return index;
+  const wanted = members.map(({ shape }) => elementCount(shape)).join(", ");
+  throw new FormatError(
+    "format.field",
+    `DFloat11 unit ${name}: its tensors have ${ranges.map(({ from, to }) => to - from).join(", ")} elements, the manifest says ${wanted}`,
+    { unit: name },
+  );
+}
+
 async function decode(
   name: string,
   stored: StoredUnit,
@@ -139,22 +175,8 @@ async function decode(
     return tensor;
   };
   const lengths = new Map(SUFFIXES.map((suffix) => [suffix, part(suffix).byteLength]));
-  const index = await readUnitIndex(name, lengths, async (suffix) => {
-    const out = new Uint8Array(part(suffix).byteLength);
-    await part(suffix).readInto(0, out);
-    return out;
-  });
+  const index = await readIndex(name, lengths, members, (suffix, out) => part(suffix).readInto(0, out));
   const ranges = memberRanges(index);
-  const agrees =
-    ranges.length === members.length && members.every(({ shape }, i) => elementCount(shape) === ranges[i]!.to - ranges[i]!.from);
-  if (!agrees) {
-    const wanted = members.map(({ shape }) => elementCount(shape)).join(", ");
-    throw new FormatError(
-      "format.field",
-      `DFloat11 unit ${name}: its tensors have ${ranges.map(({ from, to }) => to - from).join(", ")} elements, the manifest says ${wanted}`,
-      { unit: name },
-    );
-  }
   const { workspace } = context;
   const mark = workspace.mark();
   try {
