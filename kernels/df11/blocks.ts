@@ -1,5 +1,5 @@
 /**
- * Decodes runs of blocks of one unit: four at a time, each from the position
+ * Decodes runs of blocks of one unit: four at once, each from the position
  * and gap the unit stores for it, and every block must end where the next
  * one begins. Since blocks are independent, any range of a unit can be decoded alone.
  *
@@ -14,10 +14,14 @@ import { wasm } from "../generated/df11.wasm.ts";
 import type { Workspace } from "../load-wasm.ts";
 import type { Df11Kernel } from "./kernel.ts";
 
-/** Blocks decoded at a time, a multiple of four: their streams and weights stay in a second-level cache. */
+/** Blocks decoded at a time: their streams and weights stay in a second-level cache. */
 export const BATCH = 8;
 /** A block holds at most one element a bit. */
 const MAX_ELEMENTS_PER_BLOCK: number = 8 * BLOCK_BYTES;
+/** What the kernel is told of a block, and answers: i32 at, endBit, out, count, and where its codes ended. */
+const JOB_WORDS = 5;
+/** What the kernel needs while it decodes. */
+const SCRATCH_BYTES = 4096;
 /** A code may end in the next block, and a load may look past it: bytes wanted behind a run of blocks. */
 export const LOOK_AHEAD = 8;
 
@@ -82,7 +86,8 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
   const rows = luts.length / 256 - 1;
   const tables = workspace.take(luts.length);
   const fast = workspace.take(8 * 2048);
-  const jobs = workspace.take(64);
+  const jobs = workspace.take(4 * JOB_WORDS * BATCH);
+  const scratch = workspace.take(SCRATCH_BYTES);
   const piece = workspace.take(BATCH * BLOCK_BYTES + 2 * LOOK_AHEAD);
   const base = workspace.mark();
   workspace.bytes(tables).set(luts);
@@ -112,25 +117,17 @@ export function createBlockDecoder(name: string, luts: Uint8Array, index: BlockI
     const { first, last, count, exponents, rest, merged } = batch!;
     const from = index.position(first);
     const streamBits = 8 * Math.min(index.streamBytes - first * BLOCK_BYTES, (last - first) * BLOCK_BYTES);
-    const records = new Int32Array(workspace.memory.buffer, jobs.at, 16);
-    for (let group = first; group < last; group += 4) {
-      const members = Math.min(4, last - group);
-      for (let i = 0; i < members; i++) {
-        const block = group + i;
-        records[4 * i] = startBit(block) - 8 * BLOCK_BYTES * first;
-        records[4 * i + 1] = Math.min(streamBits, 8 * BLOCK_BYTES * (block - first + 1));
-        records[4 * i + 2] = exponents + index.position(block) - from;
-        records[4 * i + 3] = index.position(block + 1) - index.position(block);
-      }
-      if (members === 4) kernel.decodeFour(piece.at, tables.at, rows, fast.at, jobs.at);
-      else {
-        for (let i = 0; i < members; i++) {
-          const [at, stop, out, elements] = records.subarray(4 * i, 4 * i + 4) as unknown as [number, number, number, number];
-          records[4 * i] = kernel.decodeBlock(piece.at, at, stop, tables.at, rows, fast.at, out, elements);
-        }
-      }
-      for (let i = 0; i < members; i++) checkEnd(group + i, records[4 * i]!, first);
+    const records = new Int32Array(workspace.memory.buffer, jobs.at, JOB_WORDS * (last - first));
+    for (let i = 0; i < last - first; i++) {
+      const at = JOB_WORDS * i;
+      records[at] = startBit(first + i) - 8 * BLOCK_BYTES * first;
+      records[at + 1] = Math.min(streamBits, 8 * BLOCK_BYTES * (i + 1));
+      records[at + 2] = exponents + index.position(first + i) - from;
+      records[at + 3] = index.position(first + i + 1) - index.position(first + i);
     }
+    kernel.turnStream(piece.at, piece.byteLength);
+    kernel.decodeBlocks(piece.at, tables.at, rows, fast.at, scratch.at, jobs.at, last - first);
+    for (let block = first; block < last; block++) checkEnd(block, records[JOB_WORDS * (block - first) + 4]!, first);
     kernel.mergePatterns(exponents, rest, count, merged);
     return workspace.bytes({ at: merged, byteLength: 2 * count });
   }

@@ -1,130 +1,43 @@
-// Decoding. AssemblyScript, not TypeScript.
-/** Patterns from `count` exponents at `e` and sign-and-mantissa bytes at `sm`, to `out`; u16 stores, whole vectors of 16. */
-export function mergePatterns(e: usize, sm: usize, count: i32, out: usize): void {
-  const sign = i16x8.splat(0x80);
-  const mantissa = i16x8.splat(0x7f);
-  for (let i = 0; i < count; i += 16) {
-    const exponents = v128.load(e);
-    const rest = v128.load(sm);
-    const e0 = i16x8.shl(i16x8.extend_low_i8x16_u(exponents), 7);
-    const e1 = i16x8.shl(i16x8.extend_high_i8x16_u(exponents), 7);
-    const s0 = i16x8.extend_low_i8x16_u(rest);
-    const s1 = i16x8.extend_high_i8x16_u(rest);
-    v128.store(out, v128.or(e0, v128.or(i16x8.shl(v128.and(s0, sign), 8), v128.and(s0, mantissa))));
-    v128.store(out, v128.or(e1, v128.or(i16x8.shl(v128.and(s1, sign), 8), v128.and(s1, mantissa))), 16);
-    e += 16;
-    sm += 16;
-    out += 32;
-  }
-}
+// Decoding: each block on a chain of look-ups, four chains at once. AssemblyScript, not TypeScript.
+import { CHAIN, ROUND_BITS_SHIFT, ROUND_BYTES_SHIFT, runChains, SPARE, SPARE_BYTES } from "./chains.as";
+import { BITS_SHIFT, COUNT_SHIFT, loadMarked, LONG, lookUp } from "./look-ups.as";
+import { turn } from "./merge.as";
+import { decodeSlow, loadBits } from "./rows.as";
 
-/** Bits of a code that one look-up sees: 16 KiB of table, half of a small first-level cache. */
-const WINDOW: i32 = 11;
 /** Look-ups a refill: 55 of the 57 bits that are there. */
 const LOOK_UPS: i32 = 5;
-/** Bits and symbols of a refill, at most. */
-const ROUND_BITS: i32 = WINDOW * LOOK_UPS;
-const ROUND_SYMBOLS: i32 = 4 * LOOK_UPS;
-/** Set in a table entry whose first code is longer than the window. */
-const LONG: u64 = 0x80 << 32;
-
-// 57 bits of the stream and more from bit `at`, the first one highest.
-// @ts-ignore: decorator
-@inline
-function loadBits(stream: usize, at: u32): u64 {
-  const reversed = v128.swizzle(v128.load64_zero(stream + (at >> 3)), i8x16(7, 6, 5, 4, 3, 2, 1, 0, 8, 8, 8, 8, 8, 8, 8, 8));
-  return (<u64>i64x2.extract_lane(reversed, 0)) << (at & 7);
-}
-
-// The same with a one below the bits that are used: how far it has moved tells how many have been.
-// @ts-ignore: decorator
-@inline
-function loadMarked(stream: usize, at: u32): u64 {
-  return loadBits(stream, at) | 1;
-}
-
-// @ts-ignore: decorator
-@inline
-function lookUp(table: usize, bits: u64): u64 {
-  return load<u64>(table + <usize>((bits >> (61 - WINDOW)) & (((1 << WINDOW) - 1) << 3)));
-}
+/** Bytes of a job: i32 at, endBit, out, count, and where its codes ended. */
+const JOB: usize = 20;
+const ENDED: usize = 16;
 
 /**
- * One code by the rows, for codes longer than the window and for tails. `at` must lie in the stream; bytes after it are zero or padding.
- * @returns exponent | length << 8; a length of 0 means that the rows do not resolve.
- */
-// @ts-ignore: decorator
-@inline
-function decodeSlow(bits: u64, luts: usize, rows: i32): u32 {
-  let value: u32 = load<u8>(luts + <usize>(bits >> 56));
-  let shift: u64 = 48;
-  while (value >= 240) {
-    const row = 256 - value;
-    if (<i32>row >= rows || shift < 32) return 0;
-    value = load<u8>(luts + (row << 8) + <usize>((bits >> shift) & 0xff));
-    shift -= 8;
-  }
-  return value | (<u32>load<u8>(luts + (rows << 8) + value) << 8);
-}
-
-/**
- * Builds the fast table at `table`: 2^11 u64. Entry: four exponents (bytes 0–3), total bits (byte 4), how many exponents count (byte 5).
- * An entry whose first code is longer than the window is LONG, with no bits and no exponents.
- */
-export function buildTable(luts: usize, rows: i32, table: usize): void {
-  for (let index: u64 = 0; index < 1 << WINDOW; index++) {
-    let bits: u64 = index << (64 - WINDOW);
-    let left: u32 = WINDOW;
-    let symbols: u64 = 0;
-    let count: u64 = 0;
-    while (count < 4) {
-      const found = decodeSlow(bits, luts, rows);
-      const length = found >> 8;
-      if (length == 0 || length > left) break;
-      // The end symbol's slots repeat a neighbour, so a code may seem to fit bits that are not there yet: both extremes must agree.
-      if (decodeSlow(bits | (~(<u64>0) >> <u64>left), luts, rows) != found) break;
-      symbols |= (<u64>(found & 0xff)) << (count << 3);
-      bits <<= <u64>length;
-      left -= length;
-      count++;
-    }
-    store<u64>(table + <usize>(index << 3), (count == 0 ? LONG : <u64>(WINDOW - left) << 32) | symbols | (count << 40));
-  }
-}
-
-/**
- * Decodes the exponents of one block, from bit `at` of the stream, `count` of them, to `out` (which may be written 24 bytes past its end).
+ * Decodes the exponents of one block, from bit `at` of the turned stream, `count` of them, to `out`.
  *
  * Never reads past `endBit` + 64 bits: the caller pads the stream.
  * @returns the bit after the last code, or -1 when a code does not resolve or the block runs past `endBit`.
  */
-export function decodeBlock(stream: usize, at: i32, endBit: i32, luts: usize, rows: i32, table: usize, out: usize, count: i32): i32 {
+function decodeBlock(stream: usize, at: i32, endBit: i32, luts: usize, rows: i32, table: usize, out: usize, count: i32): i32 {
   const end = out + count;
-  while (out + ROUND_SYMBOLS <= end) {
+  while (out < end) {
     if (at >= endBit) return -1;
-    let bits = loadMarked(stream, at);
-    let entry: u64 = 0;
-    for (let k = 0; k < LOOK_UPS; k++) {
-      entry = lookUp(table, bits);
-      store<u32>(out, <u32>entry);
-      out += <usize>(entry >> 40);
-      bits <<= entry >> 32;
+    if (out + 8 <= end) {
+      let bits = loadMarked(stream, at);
+      let entry: u64 = 0;
+      for (let k = 0; k < LOOK_UPS; k++) {
+        entry = lookUp(table, bits);
+        store<u64>(out, entry);
+        out += <usize>(entry >> COUNT_SHIFT);
+        bits >>= entry >> BITS_SHIFT;
+        if (out + 8 > end) break;
+      }
+      at += <i32>clz(bits);
+      if ((entry & LONG) == 0) continue;
+      if (at >= endBit) return -1;
     }
-    at += <i32>ctz(bits);
-    if ((entry & LONG) == 0) continue;
-    if (at >= endBit) return -1;
     const found = decodeSlow(loadBits(stream, at), luts, rows);
     if (found >> 8 == 0) return -1;
     if (out >= end) break;
-    store<u8>(out, <u8>found);
-    out++;
-    at += found >> 8;
-  }
-  while (out < end) {
-    if (at >= endBit) return -1;
-    const found = decodeSlow(loadBits(stream, at), luts, rows);
-    if (found >> 8 == 0) return -1;
-    store<u8>(out, <u8>found);
+    store<u8>(out, <u8>turn(found));
     out++;
     at += found >> 8;
   }
@@ -134,143 +47,91 @@ export function decodeBlock(stream: usize, at: i32, endBit: i32, luts: usize, ro
 // Rounds that a block can take whatever its bits are: it has the room and the stream for them.
 // @ts-ignore: decorator
 @inline
-function roundsFor(at: i32, stop: i32, out: usize, end: usize): i32 {
-  const room = <i32>(end - out) / ROUND_SYMBOLS;
-  const bits = (stop - at) / ROUND_BITS;
-  return room < bits ? room : bits;
+function roundsFor(bits: i32, room: i32): i32 {
+  return min<i32>(room >> ROUND_BYTES_SHIFT, bits >> ROUND_BITS_SHIFT);
+}
+
+/** Ends jobs from `job` on that have no round in them. Returns the first one that has, or `last`. */
+function endShort(stream: usize, luts: usize, rows: i32, table: usize, job: usize, last: usize): usize {
+  for (; job < last && roundsFor(load<i32>(job, 4) - load<i32>(job), load<i32>(job, 12)) <= 0; job += JOB)
+    store<i32>(job, decodeBlock(stream, load<i32>(job), load<i32>(job, 4), luts, rows, table, load<u32>(job, 8), load<i32>(job, 12)), ENDED);
+  return job;
+}
+
+// Ends the job of a chain that has no round left.
+function endJob(stream: usize, luts: usize, rows: i32, table: usize, chain: usize): void {
+  const out = <usize>load<u32>(chain, 4);
+  const end = decodeBlock(stream, load<i32>(chain), load<i32>(chain, 8), luts, rows, table, out, <i32>(load<u32>(chain, 12) - out));
+  store<i32>(<usize>load<u32>(chain, 16), end, ENDED);
+}
+
+// Chains whose next code is a long one take it by the rows. One that cannot is at its end, or damaged, and has no round left then.
+function takeLong(stream: usize, luts: usize, rows: i32, table: usize, chains: usize): void {
+  for (let chain = chains; chain < chains + SPARE; chain += CHAIN) {
+    const at = load<i32>(chain);
+    if ((lookUp(table, loadMarked(stream, at)) & LONG) == 0) continue;
+    const out = <usize>load<u32>(chain, 4);
+    const found = decodeSlow(loadBits(stream, at), luts, rows);
+    if (found >> 8 == 0 || out >= <usize>load<u32>(chain, 12) || at >= load<i32>(chain, 8)) store<i32>(chain, at, 8);
+    else {
+      store<u8>(out, <u8>turn(found));
+      store<i32>(chain, at + (found >> 8));
+      store<u32>(chain, <u32>out + 1, 4);
+    }
+  }
 }
 
 /**
- * The same for four blocks at once, whose chains of look-ups overlap. `jobs`: four records of i32 at, i32 endBit, i32 out, i32 count; `at` is
- * replaced by the bit after the last code or -1. Look-ups are written out: a loop of five would keep fewer of these values in registers.
+ * Decodes the exponents of `count` blocks of a turned stream, four blocks at a time, whose chains of look-ups overlap. A chain that has no more blocks
+ * repeats the beginning of one, so that the others keep their pace.
+ *
+ * `jobs`: a record of five i32 for each block: where it starts (a bit of the stream), the bit behind it, where its turned exponents go, how many there
+ * are; the fifth receives the bit after the last code, or -1 when a code does not resolve or the block runs past its end. The caller pads the stream by 8
+ * bytes. `scratch`: 4 KiB.
  */
-export function decodeFour(stream: usize, luts: usize, rows: i32, table: usize, jobs: usize): void {
-  let atA = load<i32>(jobs, 0), atB = load<i32>(jobs, 16), atC = load<i32>(jobs, 32), atD = load<i32>(jobs, 48);
-  const stopA = load<i32>(jobs, 4), stopB = load<i32>(jobs, 20), stopC = load<i32>(jobs, 36), stopD = load<i32>(jobs, 52);
-  let outA = load<u32>(jobs, 8), outB = load<u32>(jobs, 24), outC = load<u32>(jobs, 40), outD = load<u32>(jobs, 56);
-  const endA = outA + load<u32>(jobs, 12), endB = outB + load<u32>(jobs, 28), endC = outC + load<u32>(jobs, 44), endD = outD + load<u32>(jobs, 60);
+export function decodeBlocks(stream: usize, luts: usize, rows: i32, table: usize, scratch: usize, jobs: usize, count: i32): void {
+  const last = jobs + <usize>count * JOB;
+  const spare = scratch + SPARE;
+  let next = endShort(stream, luts, rows, table, jobs, last);
+  if (next == last) return;
+  let begun = next;
+  let open = 0;
+  memory.fill(scratch, 0, SPARE);
   for (;;) {
-    let rounds = roundsFor(atA, stopA, outA, endA);
-    rounds = min<i32>(rounds, roundsFor(atB, stopB, outB, endB));
-    rounds = min<i32>(rounds, roundsFor(atC, stopC, outC, endC));
-    rounds = min<i32>(rounds, roundsFor(atD, stopD, outD, endD));
-    if (rounds <= 0) break;
-    let long: u64 = 0;
-    do {
-      let bitsA = loadMarked(stream, atA);
-      let bitsB = loadMarked(stream, atB);
-      let bitsC = loadMarked(stream, atC);
-      let bitsD = loadMarked(stream, atD);
-      let a = lookUp(table, bitsA);
-      store<u32>(outA, <u32>a);
-      outA += <u32>(a >> 40);
-      bitsA <<= a >> 32;
-      let b = lookUp(table, bitsB);
-      store<u32>(outB, <u32>b);
-      outB += <u32>(b >> 40);
-      bitsB <<= b >> 32;
-      let c = lookUp(table, bitsC);
-      store<u32>(outC, <u32>c);
-      outC += <u32>(c >> 40);
-      bitsC <<= c >> 32;
-      let d = lookUp(table, bitsD);
-      store<u32>(outD, <u32>d);
-      outD += <u32>(d >> 40);
-      bitsD <<= d >> 32;
-
-      a = lookUp(table, bitsA);
-      store<u32>(outA, <u32>a);
-      outA += <u32>(a >> 40);
-      bitsA <<= a >> 32;
-      b = lookUp(table, bitsB);
-      store<u32>(outB, <u32>b);
-      outB += <u32>(b >> 40);
-      bitsB <<= b >> 32;
-      c = lookUp(table, bitsC);
-      store<u32>(outC, <u32>c);
-      outC += <u32>(c >> 40);
-      bitsC <<= c >> 32;
-      d = lookUp(table, bitsD);
-      store<u32>(outD, <u32>d);
-      outD += <u32>(d >> 40);
-      bitsD <<= d >> 32;
-
-      a = lookUp(table, bitsA);
-      store<u32>(outA, <u32>a);
-      outA += <u32>(a >> 40);
-      bitsA <<= a >> 32;
-      b = lookUp(table, bitsB);
-      store<u32>(outB, <u32>b);
-      outB += <u32>(b >> 40);
-      bitsB <<= b >> 32;
-      c = lookUp(table, bitsC);
-      store<u32>(outC, <u32>c);
-      outC += <u32>(c >> 40);
-      bitsC <<= c >> 32;
-      d = lookUp(table, bitsD);
-      store<u32>(outD, <u32>d);
-      outD += <u32>(d >> 40);
-      bitsD <<= d >> 32;
-
-      a = lookUp(table, bitsA);
-      store<u32>(outA, <u32>a);
-      outA += <u32>(a >> 40);
-      bitsA <<= a >> 32;
-      b = lookUp(table, bitsB);
-      store<u32>(outB, <u32>b);
-      outB += <u32>(b >> 40);
-      bitsB <<= b >> 32;
-      c = lookUp(table, bitsC);
-      store<u32>(outC, <u32>c);
-      outC += <u32>(c >> 40);
-      bitsC <<= c >> 32;
-      d = lookUp(table, bitsD);
-      store<u32>(outD, <u32>d);
-      outD += <u32>(d >> 40);
-      bitsD <<= d >> 32;
-
-      a = lookUp(table, bitsA);
-      store<u32>(outA, <u32>a);
-      outA += <u32>(a >> 40);
-      bitsA <<= a >> 32;
-      b = lookUp(table, bitsB);
-      store<u32>(outB, <u32>b);
-      outB += <u32>(b >> 40);
-      bitsB <<= b >> 32;
-      c = lookUp(table, bitsC);
-      store<u32>(outC, <u32>c);
-      outC += <u32>(c >> 40);
-      bitsC <<= c >> 32;
-      d = lookUp(table, bitsD);
-      store<u32>(outD, <u32>d);
-      outD += <u32>(d >> 40);
-      bitsD <<= d >> 32;
-
-      long = a | b | c | d;
-      atA += <i32>ctz(bitsA);
-      atB += <i32>ctz(bitsB);
-      atC += <i32>ctz(bitsC);
-      atD += <i32>ctz(bitsD);
-    } while ((long & LONG) == 0 && --rounds > 0);
-    if ((long & LONG) == 0) continue;
-    // A long code at the head of a stream: all four take one by the rows.
-    if (outA >= endA || outB >= endB || outC >= endC || outD >= endD || atA >= stopA || atB >= stopB || atC >= stopC || atD >= stopD) break;
-    const slowA = decodeSlow(loadBits(stream, atA), luts, rows);
-    const slowB = decodeSlow(loadBits(stream, atB), luts, rows);
-    const slowC = decodeSlow(loadBits(stream, atC), luts, rows);
-    const slowD = decodeSlow(loadBits(stream, atD), luts, rows);
-    if (slowA >> 8 == 0 || slowB >> 8 == 0 || slowC >> 8 == 0 || slowD >> 8 == 0) break;
-    store<u8>(outA++, <u8>slowA);
-    store<u8>(outB++, <u8>slowB);
-    store<u8>(outC++, <u8>slowC);
-    store<u8>(outD++, <u8>slowD);
-    atA += slowA >> 8;
-    atB += slowB >> 8;
-    atC += slowC >> 8;
-    atD += slowD >> 8;
+    let rounds = i32.MAX_VALUE;
+    for (let chain = scratch; chain < spare; chain += CHAIN) {
+      let left = roundsFor(load<i32>(chain, 8) - load<i32>(chain), <i32>(load<u32>(chain, 12) - load<u32>(chain, 4)));
+      if (left <= 0) {
+        if (load<u32>(chain, 16) != 0) {
+          endJob(stream, luts, rows, table, chain);
+          open--;
+        }
+        next = endShort(stream, luts, rows, table, next, last);
+        const isNew = next < last;
+        if (isNew) {
+          begun = next;
+          next += JOB;
+          open++;
+        }
+        const room = load<i32>(begun, 12);
+        const out = isNew ? load<u32>(begun, 8) : <u32>spare;
+        store<i32>(chain, load<i32>(begun));
+        store<u32>(chain, out, 4);
+        store<i32>(chain, load<i32>(begun, 4), 8);
+        store<u32>(chain, out + (isNew ? room : min<i32>(room, SPARE_BYTES)), 12);
+        store<u32>(chain, isNew ? <u32>begun : 0, 16);
+        left = roundsFor(load<i32>(chain, 8) - load<i32>(chain), <i32>(load<u32>(chain, 12) - out));
+      }
+      rounds = min<i32>(rounds, left);
+    }
+    if (open == 0) return;
+    for (;;) {
+      rounds = runChains(stream, table, scratch, rounds);
+      if (rounds <= 0) break;
+      takeLong(stream, luts, rows, table, scratch);
+      // The round that met it, and the code.
+      rounds -= 2;
+      if (rounds <= 0) break;
+    }
   }
-  store<i32>(jobs, decodeBlock(stream, atA, stopA, luts, rows, table, outA, endA - outA), 0);
-  store<i32>(jobs, decodeBlock(stream, atB, stopB, luts, rows, table, outB, endB - outB), 16);
-  store<i32>(jobs, decodeBlock(stream, atC, stopC, luts, rows, table, outC, endC - outC), 32);
-  store<i32>(jobs, decodeBlock(stream, atD, stopD, luts, rows, table, outD, endD - outD), 48);
 }

@@ -36,7 +36,7 @@ function decodeUnit(kernel, memory, unit) {
     next = Math.ceil((at + length + 64) / 64) * 64;
     return at;
   };
-  const [tables, fast, jobs, stream] = [luts.length, 8 * 2048, 64, BATCH * BLOCK_BYTES + LOOK_AHEAD].map(take);
+  const [tables, fast, jobs, scratch, stream] = [luts.length, 8 * 2048, 20 * BATCH, 4096, BATCH * BLOCK_BYTES + LOOK_AHEAD].map(take);
   const [exponents, rest, merged] = [fullest, fullest, 2 * fullest].map(take);
   const missing = Math.ceil((next - memory.buffer.byteLength) / PAGE);
   if (missing > 0) memory.grow(missing);
@@ -54,22 +54,23 @@ function decodeUnit(kernel, memory, unit) {
     const piece = encodedExponent.subarray(first * BLOCK_BYTES, last * BLOCK_BYTES + LOOK_AHEAD);
     heap.set(piece, stream);
     heap.fill(0, stream + piece.length, exponents);
-    for (let group = first; group < last; group += 4) {
-      const records = new Int32Array(memory.buffer, jobs, 16).fill(0);
-      for (let block = group; block < Math.min(group + 4, last); block++) {
-        const end = 8 * Math.min(encodedExponent.length, (block + 1) * BLOCK_BYTES) - origin;
-        const record = [startBit(block) - origin, end, exponents + position(block) - from, position(block + 1) - position(block)];
-        records.set(record, 4 * (block - group));
-      }
-      kernel.decodeFour(stream, tables, rows, fast, jobs);
-      for (let block = group; block < Math.min(group + 4, last); block++) {
-        // Blocks behind the last weight hold nothing, and the last one may end before its padding does.
-        if (position(block) === signMantissa.length) continue;
-        const end = records[4 * (block - group)] + origin;
-        const isEnd = position(block + 1) === signMantissa.length;
-        if (records[4 * (block - group)] < 0 || (isEnd ? Math.ceil(end / 8) !== encodedExponent.length : end !== startBit(block + 1)))
-          throw new Error(`block ${block} does not decode`);
-      }
+    // Of each block: first bit, end of its bits, address of its exponents, how many, and, when it is decoded, the bit behind its last code.
+    const records = new Int32Array(memory.buffer, jobs, 5 * (last - first));
+    for (let block = first; block < last; block++) {
+      const end = 8 * Math.min(encodedExponent.length, (block + 1) * BLOCK_BYTES) - origin;
+      const count = position(block + 1) - position(block);
+      records.set([startBit(block) - origin, end, exponents + position(block) - from, count, -1], 5 * (block - first));
+    }
+    kernel.turnStream(stream, BATCH * BLOCK_BYTES + LOOK_AHEAD);
+    kernel.decodeBlocks(stream, tables, rows, fast, scratch, jobs, last - first);
+    for (let block = first; block < last; block++) {
+      // Blocks behind the last weight hold nothing, and the last one may end before its padding does.
+      if (position(block) === signMantissa.length) continue;
+      const relative = records[5 * (block - first) + 4];
+      const end = relative + origin;
+      const isEnd = position(block + 1) === signMantissa.length;
+      if (relative < 0 || (isEnd ? Math.ceil(end / 8) !== encodedExponent.length : end !== startBit(block + 1)))
+        throw new Error(`block ${block} does not decode`);
     }
     heap.set(signMantissa.subarray(from, to), rest);
     kernel.mergePatterns(exponents, rest, to - from, merged);

@@ -1,7 +1,7 @@
 // Encoding: exponents four at a time, their codes joined in one look-up. AssemblyScript, not TypeScript.
 import { CLOSED, closeWindows, storeLengths } from "./gaps.as";
 import { addressesOf, basesOf, OTHER, ranksOf } from "./ranks.as";
-import { storeBigEndian64 } from "./shared.as";
+import { storeBigEndian64 } from "./big-endian.as";
 
 /** Bits of the length in an entry of one code, and in an entry of four; the code stands above them. */
 const CODE_SHIFT: u32 = 6;

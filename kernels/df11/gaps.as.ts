@@ -1,5 +1,5 @@
 // Where the first code of each window starts. AssemblyScript, not TypeScript.
-import { storeBigEndian32 } from "./shared.as";
+import { storeBigEndian32 } from "./big-endian.as";
 
 /** In a slot: the window's end has been seen to. */
 export const CLOSED: u64 = 0;

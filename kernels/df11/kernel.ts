@@ -25,6 +25,6 @@ export interface Df11Kernel {
   packGaps(gaps: number, windows: number, out: number): void;
   mergePatterns(exponents: number, signMantissa: number, count: number, out: number): void;
   buildTable(luts: number, rows: number, table: number): void;
-  decodeBlock(stream: number, at: number, endBit: number, luts: number, rows: number, table: number, out: number, count: number): number;
-  decodeFour(stream: number, luts: number, rows: number, table: number, jobs: number): void;
+  turnStream(stream: number, count: number): void;
+  decodeBlocks(stream: number, luts: number, rows: number, table: number, scratch: number, jobs: number, count: number): void;
 }

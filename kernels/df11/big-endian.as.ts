@@ -1,6 +1,5 @@
-// What both directions share. AssemblyScript, not TypeScript.
+// Stores with the most significant byte first. AssemblyScript, not TypeScript.
 
-// Big-endian store of 64 bits.
 // @ts-ignore: decorator
 @inline
 export function storeBigEndian64(at: usize, value: u64): void {
