@@ -36,6 +36,18 @@ test.each(["llama-slice", "bert-slice"])("%s: every tensor of the official artif
   await source.close();
 });
 
+test("an artifact whose output_positions lack the entry that the official encoder leaves out opens, and decodes exactly", async () => {
+  const { tensors } = await openDFloat11(join(FIXTURES, "edges/artifact"));
+  const source = await openCheckpoint(join(FIXTURES, "edges/source.safetensors"));
+  const lacking = await openCheckpoint(join(FIXTURES, "edges/artifact/model.safetensors"));
+  const [positions, stream] = ["output_positions", "encoded_exponent"].map((suffix) => lacking.tensors.get(`missing_position.${suffix}`)!);
+  expect([positions!.shape, Math.ceil(stream!.shape[0]! / 4096)]).toEqual([[8], 2]);
+  for (const [name, lazy] of source.tensors)
+    expect(Buffer.compare((await tensors.get(name)!.read()).bytes, (await lazy.read()).bytes), name).toBe(0);
+  await source.close();
+  await lacking.close();
+});
+
 test("our artifact has the source's names, order and shapes", async () => {
   const { tensors, configs } = await openDFloat11(ours);
   const source = await openCheckpoint(SOURCE);

@@ -8,7 +8,7 @@ import { FormatError } from "../../../core/errors.ts";
 import type { LazyTensor } from "../../../core/tensor.ts";
 import type { TensorSpec } from "../../containers/container.ts";
 import { checkUnit, type Df11Structure } from "../../encodings/dfloat11/decode.ts";
-import { GAP_BYTES_PER_BLOCK, MAX_DECODE_ROWS, MAX_UNIT_ELEMENTS } from "../../encodings/dfloat11/fields.ts";
+import { BLOCK_BYTES, GAP_BYTES_PER_BLOCK, MAX_DECODE_ROWS, MAX_UNIT_ELEMENTS } from "../../encodings/dfloat11/fields.ts";
 
 /** Endings of the stored tensors' names behind the unit's module path. */
 export const SUFFIXES = ["luts", "encoded_exponent", "sign_mantissa", "output_positions", "gaps", "split_positions"] as const;
@@ -98,7 +98,7 @@ export async function readUnitIndex(
     splitPositions.push(Number(position));
   }
   const positions = await read("output_positions");
-  const outputPositions = new Uint32Array(positions.slice().buffer);
+  const outputPositions = completePositions(new Uint32Array(positions.slice().buffer), length("encoded_exponent"), length("sign_mantissa"));
   const index: UnitIndex = {
     name,
     luts: await read("luts"),
@@ -110,6 +110,18 @@ export async function readUnitIndex(
   };
   checkUnit(name, index);
   return index;
+}
+
+/**
+ * The official encoder leaves one entry out when the last code straddles a block and ends on a byte: no code starts in the last block, so its
+ * first element is the one behind the unit, as its end is. Nothing else is put right.
+ */
+function completePositions(positions: Uint32Array, streamBytes: number, elements: number): Uint32Array {
+  const blocks = Math.ceil(streamBytes / BLOCK_BYTES);
+  if (positions.length !== blocks || positions.at(-1) !== elements) return positions;
+  const complete = new Uint32Array(blocks + 1).fill(elements);
+  complete.set(positions);
+  return complete;
 }
 
 /** Element ranges of a unit's tensors in its stream. */
