@@ -62,6 +62,10 @@ export const SCHEME_KEYS = {
   embedding: { summary: "ONNX: bits of embedding tables", values: ["8", "4", "float"] },
   outputs: { summary: "ONNX, static: which outputs get codes too (default float)", values: ["float", "conv", "all"] },
   external: { summary: "ONNX: weights in a second file", values: ["auto", "always", "never"] },
+  correct: {
+    summary: "ONNX, with --data: biases of convolutions make up for what rounding does to the means (default true)",
+    values: BOOLEAN,
+  },
   fold: {
     summary: "ONNX: BatchNormalization, products and sums behind Conv, ConvTranspose and Gemm become part of their weights (default true)",
     values: BOOLEAN,
@@ -82,6 +86,7 @@ export const ONNX_ONLY_KEYS: ReadonlySet<SchemeKeyName> = new Set<SchemeKeyName>
   "embedding",
   "outputs",
   "external",
+  "correct",
   "fold",
   "shift",
   "twin",

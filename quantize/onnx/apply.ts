@@ -18,10 +18,17 @@ export interface Rewritten {
 
 /** Apply an action a site, then codes for outputs. */
 export function applyActions(
-  { model, choices, scales, twins, outputs }: Pick<OnnxDecisions, "model" | "choices" | "scales" | "twins" | "outputs">,
+  {
+    model,
+    choices,
+    scales,
+    twins,
+    moments,
+    outputs,
+  }: Pick<OnnxDecisions, "model" | "choices" | "scales" | "twins" | "moments" | "outputs">,
   options: RewriteOptions = {},
 ): Rewritten {
-  const context = new RewriteContext(model, { ...options, scales, twins });
+  const context = new RewriteContext(model, { ...options, scales, twins, moments });
   const final = choices.map((choice): ChosenSite => {
     const outcome = rewriteSite(context, choice);
     if (outcome.done) return choice;

@@ -7,6 +7,7 @@ import type { Engine } from "../../model/engines/engine.ts";
 import type { QuantizeOptions } from "../types.ts";
 import type { ChosenSite } from "./actions.ts";
 import { findOnnxSites } from "../../model/onnx/sites.ts";
+import { measureMoments, type Moments } from "./conv-moments.ts";
 import { observeOnnx, type Observed, type ObserveOptions, type OnnxTap } from "./observe.ts";
 import type { PreparedOnnx } from "./prepare.ts";
 import { chooseOutputs, type OutputScales } from "./outputs.ts";
@@ -27,6 +28,8 @@ export interface OnnxDecisions {
   readonly scales: ReadonlyMap<string, ActivationScale>;
   /** Values with two scales. */
   readonly twins: ReadonlyMap<string, TwinScale>;
+  /** What convolutions read, by site. */
+  readonly moments: ReadonlyMap<string, Moments>;
   /** Values with codes beside the sites' inputs. */
   readonly outputs: OutputScales;
   readonly smoothed: readonly SmoothedValue[];
@@ -67,7 +70,10 @@ export async function decideOnnx(
     notes.push(
       `two scales for ${twins.size} values behind a GELU: positive steps ${[...twins.values()].map(({ exponent }) => `2^${exponent}`).join(", ")} times the negative ones`,
     );
-  const decided: OnnxDecisions = { model, choices, scales, twins, outputs, smoothed, notes };
+  const moments = settings.correct ? await measureMoments(model, choices, samples, runs) : new Map<string, Moments>();
+  if (moments.size > 0)
+    notes.push(`${moments.size} convolutions: biases make up for what rounding the weights does to the means on the data`);
+  const decided: OnnxDecisions = { model, choices, scales, twins, moments, outputs, smoothed, notes };
   if (settings.protect !== "auto") return decided;
   return protectSites(decided, settings, samples, runs);
 }

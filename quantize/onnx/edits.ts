@@ -148,7 +148,7 @@ export class OnnxEdits {
         ? node
         : {
             ...node,
-            inputs: node.inputs.map((name, slot) => edit.inputs.get(slot) ?? name),
+            inputs: readInstead(node.inputs, edit.inputs),
             outputs: node.outputs.map((name, slot) => edit.outputs.get(slot) ?? name),
           };
     return [...edit.before, ...(edit.replacement ?? [own]), ...edit.after];
@@ -185,6 +185,12 @@ export class OnnxEdits {
     body.set(index, edit);
     return edit;
   }
+}
+
+/** Inputs with some replaced; places beyond the last are filled with inputs left out. */
+function readInstead(inputs: readonly string[], others: ReadonlyMap<number, string>): readonly string[] {
+  const length = Math.max(inputs.length, ...[...others.keys()].map((slot) => slot + 1));
+  return Array.from({ length }, (_, slot) => others.get(slot) ?? inputs[slot] ?? "");
 }
 
 function outputsOf(body: ReturnType<typeof bodiesOf>[number]): readonly string[] {

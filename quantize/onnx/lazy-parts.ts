@@ -15,10 +15,11 @@ export interface PartSpec {
  * Tensors whose bytes come out of one computation. It runs when the first part is read; each result is held until it has been
  * read once, so that a writer that reads the parts in turn computes once and holds one weight.
  */
-export function makeLazyParts<Name extends string>(
-  specs: Readonly<Record<Name, PartSpec>>,
-  compute: () => Promise<Readonly<Record<NoInfer<Name>, Uint8Array>>>,
-): Readonly<Record<Name, OnnxTensor>> {
+export function makeLazyParts<Specs extends Readonly<Record<string, PartSpec>> | Readonly<Partial<Record<string, PartSpec>>>>(
+  specs: Specs,
+  compute: () => Promise<Readonly<Record<keyof Specs, Uint8Array>>>,
+): { readonly [Part in keyof Specs]: OnnxTensor } {
+  type Name = keyof Specs & string;
   const ready = new Map<Name, Uint8Array>();
   let running: Promise<void> | undefined;
   const take = async (name: Name): Promise<Uint8Array> => {
@@ -40,6 +41,9 @@ export function makeLazyParts<Name extends string>(
   };
   const names = Object.keys(specs) as Name[];
   return Object.fromEntries(
-    names.map((name) => [name, makeLazyOnnxTensor(specs[name].dtype, specs[name].shape, () => take(name))]),
-  ) as Record<Name, OnnxTensor>;
+    names.map((name) => {
+      const { dtype, shape } = specs[name]!;
+      return [name, makeLazyOnnxTensor(dtype, shape, () => take(name))];
+    }),
+  ) as { readonly [Part in keyof Specs]: OnnxTensor };
 }

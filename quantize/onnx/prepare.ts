@@ -18,6 +18,7 @@ import type { Plan, QuantizeOptions } from "../types.ts";
 import { chooseActions, sitePlanOf, type ChosenSite } from "./actions.ts";
 import { foldAffine } from "./fold-affine.ts";
 import { foldWeights } from "./fold-weights.ts";
+import { isConvolution } from "./protect.ts";
 import { needsSamples, resolveOnnxSettings, type OnnxSettings } from "./settings.ts";
 import { tensorBytes } from "./tensor-bytes.ts";
 import { dropTraces } from "./traces.ts";
@@ -77,7 +78,7 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
     fileName: typeof source === "string" ? basename(source) : "model.onnx",
     source: onnxToModel(opened, typeof source === "string" ? source : undefined),
     sourceBytes: tensorBytes(opened),
-    notes: notesOf(model, settings, folded),
+    notes: notesOf(model, settings, folded, choices),
   };
 }
 
@@ -97,13 +98,18 @@ function checkTargets({ to }: QuantizeOptions): void {
   });
 }
 
-function notesOf(model: OnnxModel, settings: OnnxSettings, folded: ReadonlyMap<string, number>): readonly string[] {
+function notesOf(
+  model: OnnxModel,
+  settings: OnnxSettings,
+  folded: ReadonlyMap<string, number>,
+  choices: readonly ChosenSite[],
+): readonly string[] {
   const notes: string[] = [];
   if (folded.size > 0)
     notes.push(`folded into the weights in front of them: ${[...folded].map(([op, count]) => `${count} ${op}`).join(", ")}`);
   const quantized = findQuantizedSites(model).length;
   if (quantized > 0) notes.push(`${quantized} operators of the source are quantized already and stay as they are`);
-  if (settings.protect === "auto" && settings.activation === "float" && settings.weightBits === 8)
+  if (settings.protect === "auto" && settings.activation === "float" && settings.weightBits === 8 && !choices.some(isConvolution))
     notes.push("--protect auto has nothing to do: activations stay float");
   return notes;
 }

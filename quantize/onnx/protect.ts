@@ -22,7 +22,7 @@ const TRIAL_RUNS = 8;
 
 /**
  * Give the most sensitive sites a finer form: 16-bit activation codes where they are static, float activations where they are dynamic, 8 bits
- * where weights have fewer. At most a tenth of the sites, each at least twice as bad as the median.
+ * where weights have fewer, 16-bit floats for convolutions behind integers. At most a tenth of the sites, each at least twice as bad as the median.
  *
  * @throws {InterruptedError} when the signal is aborted; what the engine throws.
  */
@@ -54,7 +54,7 @@ export async function protectSites(
     if (choice.action.kind === "static") finer.add(choice.site.input);
     return {
       site: choice.site,
-      action: finerAction(choice.action, why.replace(/^weight-only: /, "").replace("last hidden states", "outputs")),
+      action: finerAction(choice, why.replace(/^weight-only: /, "").replace("last hidden states", "outputs")),
     };
   });
   // Sites of one input are protected together, so its scale can change with them.
@@ -79,13 +79,20 @@ function groupsOf(choices: readonly ChosenSite[]): readonly (readonly ChosenSite
   for (const choice of choices) {
     const { kind } = choice.action;
     if (kind === "float" || kind === "half" || kind === "embedding" || !choice.site.observable) continue;
-    if (kind === "dequantize" && choice.action.scheme.bits === 8) continue;
+    if (kind === "dequantize" && choice.action.scheme.bits === 8 && !isConvolution(choice)) continue;
     groups.set(choice.site.input, [...(groups.get(choice.site.input) ?? []), choice]);
   }
   return [...groups.values()];
 }
 
-function finerAction(action: SiteAction, why: string): SiteAction {
+/** Whether weights of 8 bits can be made 16-bit floats: a kernel runs in float anyway. */
+export function isConvolution({ site, action }: ChosenSite): boolean {
+  return site.kind === "conv" && action.kind === "dequantize" && site.weight.tensor.dtype === "F32";
+}
+
+function finerAction(choice: ChosenSite, why: string): SiteAction {
+  const { action } = choice;
+  if (isConvolution(choice)) return { kind: "half", reason: `16-bit float: ${why}` };
   switch (action.kind) {
     case "static":
       return { ...action, scheme: { ...action.scheme, activationBits: 16 }, reason: `16-bit activations: ${why}` };

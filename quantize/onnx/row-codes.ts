@@ -23,6 +23,17 @@ export interface RowScheme {
   readonly dialect: RowDialect;
   /** Try smaller and larger scales around the dialect's and keep the one of least squared error. */
   readonly search: boolean;
+  /** Weights of the squared errors that a search adds up, by column. */
+  readonly importance?: Float32Array;
+  /** `absmax`: the codes of columns 2i and 2i + 1 of a row never add up to more than `sum` in magnitude. */
+  readonly pairs?: PairLimit;
+}
+
+/** A bound on what two neighbours of a row add up to. */
+export interface PairLimit {
+  readonly sum: number;
+  /** Columns a row, where several rows share one scale. */
+  readonly width: number;
 }
 
 /** Rows as codes. Codes and zeros count from 0; two's complement codes are those less 2^(bits-1). */
@@ -68,15 +79,21 @@ export function quantizeRows(values: Float32Array, rows: number, cols: number, s
       const out = codes.subarray(from, from + run.length);
       const base = rangeScale(run, scheme);
       let best = base;
-      let error = encodeRun(run, best, scheme, out);
+      let noiseOfRun = encodeRun(run, best, scheme, out);
       if (scheme.search && base.scale !== 0) {
+        const { importance } = scheme;
+        const weigh = (scale: RunScale, part: Uint8Array, plain: number): number =>
+          importance === undefined ? plain : weightedError(run, scale, part, importance.subarray(g * group));
+        let error = weigh(best, out, noiseOfRun);
         for (let step = 0; step < TRIAL_STEPS; step++) {
           const factor = TRIAL_LOW + ((TRIAL_HIGH - TRIAL_LOW) * step) / (TRIAL_STEPS - 1);
           const other = scaledBy(base, factor);
           const part = trial.subarray(0, run.length);
-          const found = encodeRun(run, other, scheme, part);
+          const plain = encodeRun(run, other, scheme, part);
+          const found = weigh(other, part, plain);
           if (found < error) {
             error = found;
+            noiseOfRun = plain;
             best = other;
             out.set(part);
           }
@@ -84,7 +101,7 @@ export function quantizeRows(values: Float32Array, rows: number, cols: number, s
       }
       scales[row * groups + g] = best.scale;
       zeros[row * groups + g] = best.zero;
-      noise += error;
+      noise += noiseOfRun;
       for (let i = 0; i < run.length; i++) signal += run[i]! * run[i]!;
     }
   }
@@ -128,7 +145,7 @@ function scaledBy({ scale, zero }: RunScale, factor: number): RunScale {
 }
 
 /** Codes of a run into `out`; @returns the squared error. */
-function encodeRun(run: Float32Array, { scale, zero }: RunScale, { bits, dialect }: RowScheme, out: Uint8Array): number {
+function encodeRun(run: Float32Array, { scale, zero }: RunScale, { bits, dialect, pairs }: RowScheme, out: Uint8Array): number {
   const top = 2 ** bits - 1;
   const bottom = dialect === "absmax" ? 1 : 0;
   if (scale === 0) {
@@ -150,6 +167,32 @@ function encodeRun(run: Float32Array, { scale, zero }: RunScale, { bits, dialect
     const difference = value - (code - zero) * scale;
     error += difference * difference;
   }
+  return pairs === undefined ? error : error + limitPairs(run, scale, zero, pairs, out);
+}
+
+/** Bring pairs that add up to too much onto the limit, each pair to its nearest point there; @returns the squared error this adds. */
+function limitPairs(run: Float32Array, scale: number, zero: number, { sum, width }: PairLimit, out: Uint8Array): number {
+  const most = zero - 1;
+  let added = 0;
+  for (let row = 0; row < run.length; row += width) {
+    for (let i = row; i + 1 < Math.min(row + width, run.length); i += 2) {
+      const [a, b] = [out[i]! - zero, out[i + 1]! - zero];
+      if (Math.abs(a + b) <= sum) continue;
+      const total = a + b > 0 ? sum : -sum;
+      const [x, y] = [run[i]! / scale, run[i + 1]! / scale];
+      const first = clamp(roundHalfEven(x + (total - x - y) / 2), Math.max(-most, total - most), Math.min(most, total + most));
+      const second = total - first;
+      added += ((x - first) ** 2 + (y - second) ** 2 - (x - a) ** 2 - (y - b) ** 2) * scale * scale;
+      out[i] = first + zero;
+      out[i + 1] = second + zero;
+    }
+  }
+  return added;
+}
+
+function weightedError(run: Float32Array, { scale, zero }: RunScale, codes: Uint8Array, importance: Float32Array): number {
+  let error = 0;
+  for (let i = 0; i < run.length; i++) error += importance[i]! * (run[i]! - (codes[i]! - zero) * scale) ** 2;
   return error;
 }
 

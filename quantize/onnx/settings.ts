@@ -36,6 +36,8 @@ export interface OnnxSettings {
   readonly external: "auto" | "always" | "never";
   /** Constants behind a Conv, ConvTranspose or Gemm go into its weight. */
   readonly fold: boolean;
+  /** With data: biases of convolutions make up for the rounding of their weights. */
+  readonly correct: boolean;
   readonly smooth: boolean;
   readonly alpha: number | "auto";
   /** SQ-b: move each channel's middle to zero before it is scaled. */
@@ -90,6 +92,7 @@ export function resolveOnnxSettings(recipe: Recipe): OnnxSettings {
     percentile: Number(scheme.get("percentile") ?? DEFAULT_PERCENTILE),
     outputs: (scheme.get("outputs") ?? "float") as OnnxSettings["outputs"],
     external: (scheme.get("external") ?? "auto") as OnnxSettings["external"],
+    correct: scheme.get("correct") !== "false",
     fold: scheme.get("fold") !== "false",
     smooth,
     alpha: scheme.get("alpha") === "auto" ? "auto" : Number(scheme.get("alpha") ?? DEFAULT_ALPHA),

@@ -6,6 +6,7 @@ import type { OnnxModel } from "../../../formats/containers/onnx/model.ts";
 import { bodiesOf, type BodyPath } from "../../../model/onnx/bodies.ts";
 import type { OnnxSite } from "../../../model/onnx/site.ts";
 import { throwIfAborted } from "../../../core/errors.ts";
+import type { Moments } from "../conv-moments.ts";
 import { OnnxEdits } from "../edits.ts";
 import type { RowCodes } from "../row-codes.ts";
 import type { ActivationScale } from "../scales.ts";
@@ -17,6 +18,8 @@ export interface RewriteOptions {
   readonly scales?: ReadonlyMap<string, ActivationScale>;
   /** Main-graph values with two scales. */
   readonly twins?: ReadonlyMap<string, TwinScale>;
+  /** What convolutions read, by site. */
+  readonly moments?: ReadonlyMap<string, Moments>;
   /** A weight has been quantized while the model was written. */
   readonly onWeight?: (site: string) => void;
   readonly signal?: AbortSignal;
@@ -29,6 +32,7 @@ export class RewriteContext {
   readonly errors = new Map<string, { readonly signal: number; readonly noise: number }>();
   readonly scales: ReadonlyMap<string, ActivationScale>;
   readonly twins: ReadonlyMap<string, TwinScale>;
+  readonly moments: ReadonlyMap<string, Moments>;
   readonly #opsets = new Map<BodyPath, number>();
   readonly #producers = new Map<BodyPath, ReadonlyMap<string, number>>();
   readonly #options: RewriteOptions;
@@ -37,6 +41,7 @@ export class RewriteContext {
     this.edits = new OnnxEdits(model);
     this.scales = options.scales ?? new Map<string, ActivationScale>();
     this.twins = options.twins ?? new Map<string, TwinScale>();
+    this.moments = options.moments ?? new Map<string, Moments>();
     this.#options = options;
     for (const { path, nodes, opsets } of bodiesOf(model)) {
       this.#opsets.set(path, opsets.get("") ?? 1);

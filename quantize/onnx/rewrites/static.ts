@@ -13,6 +13,7 @@ import type { OutputScales } from "../outputs.ts";
 import type { ActivationScale } from "../scales.ts";
 import type { TwinScale } from "../twin.ts";
 import { DONE, floatAttribute, refuse, type RewriteContext, type RewriteOutcome } from "./context.ts";
+import { correctBias } from "./correct-bias.ts";
 import { baseName, dequantizeNode, storeAxisWeight, type AxisWeightScheme, type StoredWeight } from "./stored-weight.ts";
 import { rewriteNBits, type NBitsScheme } from "./weight-only.ts";
 
@@ -120,7 +121,8 @@ export function rewriteStatic(context: RewriteContext, site: OnnxSite, scheme: S
   edits.read(path, index, site.node.inputs.indexOf(input), value);
   edits.read(path, index, weight.slot, name);
   // Behind two scales the product stays float, and so does its bias.
-  if (twin === undefined && holdsIntegerBias(site)) quantizeBias(context, site, stored, range);
+  const biased = stored.shiftTensor === undefined ? site : { ...site, bias: correctBias(context, site, stored.shiftTensor) };
+  if (twin === undefined && holdsIntegerBias(biased)) quantizeBias(context, biased, stored, range);
   return DONE;
 }
 

@@ -22,6 +22,7 @@ import {
   type RowLayout,
 } from "../row-codes.ts";
 import type { RewriteContext } from "./context.ts";
+import { expectedShift, importanceOf } from "./correct-bias.ts";
 
 /** How a weight that keeps its layout is stored. */
 export interface AxisWeightScheme {
@@ -34,6 +35,10 @@ export interface AxisWeightScheme {
   readonly search: boolean;
   /** Use 7 of 8 bits: pairs of products then fit the 16-bit sums of processors without VNNI. */
   readonly reduced?: boolean;
+  /** Neighbours along the input axis add up to at most this many codes: their products with unsigned codes then fit 16-bit sums. */
+  readonly pairSum?: number;
+  /** Also store what each output channel's weights add up to. */
+  readonly sums?: boolean;
   /** Store a matrix as [inputs, outputs] whatever it is in the model: what MatMulInteger multiplies by. */
   readonly asFactor?: boolean;
 }
@@ -44,7 +49,11 @@ export interface StoredWeight {
   readonly scale: string;
   /** Absent: 0. */
   readonly zero?: string;
+  /** F32 sums of the weights that the codes stand for, one an output channel. */
+  readonly sums?: string;
   readonly scaleTensor: OnnxTensor;
+  /** What the outputs' means move by, channel by channel, where their inputs were measured. */
+  readonly shiftTensor?: OnnxTensor;
   /** Axis of scales; absent: one scale. */
   readonly axis?: number;
   /** Weights a scale along `axis`. */
@@ -66,6 +75,7 @@ export function codeDType(bits: 2 | 4 | 8, unsigned: boolean): OnnxDType {
 export function storeAxisWeight(context: RewriteContext, site: OnnxSite, scheme: AxisWeightScheme, factor = 1): StoredWeight {
   const { edits } = context;
   const { weight } = site;
+  const moments = context.moments.get(site.name);
   edits.abandon(weight);
   return edits.share(["axis", weight.source.path, weight.value, weight.channelAxis, scheme, factor], () => {
     const { bits, perChannel } = scheme;
@@ -78,42 +88,59 @@ export function storeAxisWeight(context: RewriteContext, site: OnnxSite, scheme:
     const storedLayout = asFactor ? rowLayout(storedShape, 1) : layout;
     const scaleShape = perChannel ? [layout.rows] : [];
     const codes = codeDType(bits, !isSigned);
-    const specs: Record<"codes" | "scale" | "zero", PartSpec> = {
+    const specs: { readonly [Part in AxisPart]?: PartSpec } & Readonly<Record<"codes" | "scale", PartSpec>> = {
       codes: { dtype: codes, shape: storedShape },
       scale: { dtype, shape: scaleShape },
-      zero: { dtype: codes, shape: scaleShape },
+      ...(!isSigned && { zero: { dtype: codes, shape: scaleShape } }),
+      ...(scheme.sums === true && { sums: { dtype, shape: [layout.rows] } }),
+      ...(moments && { shift: { dtype: "F32", shape: [site.weight.tensor.shape[site.weight.channelAxis]!] } }),
     };
-    const compute = async (): Promise<Record<"codes" | "scale" | "zero", Uint8Array>> => {
+    const compute = async (): Promise<Record<AxisPart, Uint8Array>> => {
       const dialect: RowDialect = scheme.symmetric ? "absmax" : "affine";
       const rows = toRows(await readFloat32(weight.tensor), layout);
       const [count, width] = perChannel ? [layout.rows, layout.cols] : [1, rows.length];
+      const importance = moments && perChannel ? importanceOf(moments, site, layout) : undefined;
       const result = quantizeRows(rows, count, width, {
         bits: scheme.reduced === true ? 7 : bits,
         group: width,
         dialect,
         search: scheme.search,
+        ...(importance && { importance }),
+        ...(scheme.pairSum !== undefined && { pairs: { sum: scheme.pairSum, width: layout.cols } }),
       });
       context.measured(site.name, result);
       const placed = fromRows(result.codes, storedLayout);
       const used = scheme.reduced === true ? 7 : bits;
       const pack = (values: Uint8Array): Uint8Array => packRows(isSigned ? toSigned(values, used) : values, values.length, bits, 0);
-      return { codes: pack(placed), scale: scaleBytes(result.scales, dtype, factor), zero: pack(result.zeros) };
+      const sums = scheme.sums === true ? scaleBytes(rowSums(result, layout), dtype, factor) : new Uint8Array();
+      const shift = moments === undefined ? new Uint8Array() : scaleBytes(expectedShift(rows, result, site, moments), "F32", 1);
+      return { codes: pack(placed), scale: scaleBytes(result.scales, dtype, factor), zero: pack(result.zeros), sums, shift };
     };
-    const {
-      codes: c,
-      scale,
-      zero,
-    } = isSigned
-      ? { ...makeLazyParts({ codes: specs.codes, scale: specs.scale }, compute), zero: undefined }
-      : makeLazyParts(specs, compute);
+    const parts = makeLazyParts(specs, compute);
     const { path } = weight.source;
+    const put = (part: string, tensor: OnnxTensor): string => edits.constant(path, `${baseName(site)}_${part}`, tensor);
     return {
-      codes: edits.constant(path, `${baseName(site)}_quantized`, c),
-      scale: edits.constant(path, `${baseName(site)}_scale`, scale),
-      ...(zero && { zero: edits.constant(path, `${baseName(site)}_zero_point`, zero) }),
-      scaleTensor: scale,
+      codes: put("quantized", parts.codes),
+      scale: put("scale", parts.scale),
+      ...(parts.zero && { zero: put("zero_point", parts.zero) }),
+      ...(parts.sums && { sums: put("sums", parts.sums) }),
+      scaleTensor: parts.scale,
+      ...(parts.shift && { shiftTensor: parts.shift }),
       ...(axis !== undefined && { axis }),
     };
+  });
+}
+
+type AxisPart = "codes" | "scale" | "zero" | "sums" | "shift";
+
+/** Sums of the decoded rows; rows of one scale share it. */
+function rowSums({ codes, scales, zeros }: RowCodes, { rows, cols }: RowLayout): Float32Array {
+  const shared = scales.length === 1;
+  return Float32Array.from({ length: rows }, (_, row) => {
+    const group = shared ? 0 : row;
+    let sum = 0;
+    for (let col = 0; col < cols; col++) sum += codes[row * cols + col]! - zeros[group]!;
+    return sum * scales[group]!;
   });
 }
 

@@ -11,6 +11,7 @@ import { floats, makeNode } from "../nodes.ts";
 import { packRows, quantizeRows, rowLayout, type RowCodes } from "../row-codes.ts";
 import { halfTensor } from "./float16.ts";
 import { DONE, floatAttribute, matrixProblem, refuse, type RewriteContext, type RewriteOutcome } from "./context.ts";
+import { correctBias } from "./correct-bias.ts";
 import {
   baseName,
   dequantizeNode,
@@ -148,11 +149,12 @@ export function rewriteDequantize(context: RewriteContext, site: OnnxSite, schem
     if ("reason" in node) return node;
     // In front of the first reader of this body; sites come in order.
     edits.before(path, index, [node]);
-    return output;
+    return { output, stored };
   });
-  if (typeof value !== "string") return refuse(value.reason);
+  if ("reason" in value) return refuse(value.reason);
   edits.abandon(weight);
-  edits.read(path, index, weight.slot, value);
+  edits.read(path, index, weight.slot, value.output);
+  if (value.stored.shiftTensor !== undefined) correctBias(context, site, value.stored.shiftTensor);
   return DONE;
 }
 
