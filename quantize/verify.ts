@@ -2,17 +2,17 @@
  * Verify: re-read an artifact and compare it with its manifest, its plan and its source.
  * @module
  */
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir } from "node:fs/promises";
 import { FormatError, QuantError, throwIfAborted } from "../core/errors.ts";
 import { schemeName } from "../core/scheme.ts";
 import { toFloat32, type LazyTensor } from "../core/tensor.ts";
 import { openCheckpoint, type Checkpoint } from "../formats/checkpoint.ts";
 import { findLayout } from "../formats/layouts/index.ts";
 import type { LayoutReading } from "../formats/layouts/layout.ts";
+import { checkFiles } from "./check-files.ts";
 import { orderedSource, readFold } from "./fold-records.ts";
 import { foldWeight } from "./fold-state.ts";
-import { hashBytes, hashFile, MANIFEST_FILE, readManifest, type Manifest } from "./manifest.ts";
+import { hashBytes, MANIFEST_FILE, readManifest, type Manifest } from "./manifest.ts";
 import { CHECKPOINT_TOOLS } from "../model/sources/tools.ts";
 import { JOURNAL_DIRECTORY } from "./journal.ts";
 import { readCompactRecord } from "./lossless/compact/record.ts";
@@ -64,7 +64,7 @@ export async function verifyArtifact(directory: string, options: VerifyOptions =
   }
   const progress = progressOf(manifest, options);
   try {
-    problems.push(...(await checkFiles(directory, manifest, options)), ...(await checkTensors(checkpoint, manifest, options, progress)));
+    problems.push(...(await checkListed(directory, manifest, options)), ...(await checkTensors(checkpoint, manifest, options, progress)));
     const reading = await readLayout(checkpoint, problems);
     if (reading !== undefined) problems.push(...checkPlan(manifest, reading));
     const sound = new Set(problems.map(({ tensor }) => tensor));
@@ -93,15 +93,8 @@ function progressOf(manifest: Manifest, { source, onProgress }: VerifyOptions): 
   return () => onProgress?.({ phase: "verify", done: ++done, total: Math.max(total, done), unit: "tensors" });
 }
 
-async function checkFiles(directory: string, manifest: Manifest, { signal }: VerifyOptions): Promise<readonly Problem[]> {
-  const problems: Problem[] = [];
-  for (const [name, { bytes, sha256 }] of Object.entries(manifest.files)) {
-    throwIfAborted(signal);
-    const facts = await stat(join(directory, name)).catch(() => undefined);
-    if (facts?.isFile() !== true) problems.push({ tensor: name, problem: "file is missing" });
-    else if (facts.size !== bytes) problems.push({ tensor: name, problem: `file has ${facts.size} bytes, written were ${bytes}` });
-    else if ((await hashFile(join(directory, name))) !== sha256) problems.push({ tensor: name, problem: "file has changed (sha256)" });
-  }
+async function checkListed(directory: string, manifest: Manifest, { signal }: VerifyOptions): Promise<readonly Problem[]> {
+  const problems = await checkFiles(directory, Object.entries(manifest.files), signal);
   const known = new Set([
     ...Object.keys(manifest.files),
     ...Object.values(manifest.tensors).map(({ file }) => file),

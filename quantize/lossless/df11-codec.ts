@@ -7,7 +7,14 @@ import { FormatError } from "../../core/errors.ts";
 import type { TensorSpec } from "../../formats/containers/container.ts";
 import { refuseLaunch } from "../../formats/encodings/dfloat11/encode.ts";
 import { BLOCK_BYTES } from "../../formats/encodings/dfloat11/fields.ts";
-import { memberRanges, readUnitIndex, storedTensors, SUFFIXES, type Suffix, type UnitIndex } from "../../formats/layouts/dfloat11/stored.ts";
+import {
+  memberRanges,
+  readUnitIndex,
+  storedTensors,
+  SUFFIXES,
+  type Suffix,
+  type UnitIndex,
+} from "../../formats/layouts/dfloat11/stored.ts";
 import { BATCH, createBlockDecoder, indexOf } from "../../kernels/df11/blocks.ts";
 import { createExponentCounter, createUnitEncoder, planCode, STRIP, type UnitCode } from "../../kernels/df11/unit-encoder.ts";
 import type { JobContext } from "../../kernels/pool.ts";
@@ -25,9 +32,8 @@ export const df11Codec: UnitCodec = {
 
 /** Runs of at most STRIP elements, tensor by tensor. */
 function* strips({ tensors }: SourceUnit): Generator<{ readonly index: number; readonly offset: number; readonly elements: number }> {
-  for (const [index, { byteLength }] of tensors.entries()) {
-    for (let offset = 0; offset < byteLength; offset += 2 * STRIP)
-      yield { index, offset, elements: Math.min(STRIP, (byteLength - offset) / 2) };
+  for (const [index, { byteLength: bytes }] of tensors.entries()) {
+    for (let offset = 0; offset < bytes; offset += 2 * STRIP) yield { index, offset, elements: Math.min(STRIP, (bytes - offset) / 2) };
   }
 }
 

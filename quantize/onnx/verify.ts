@@ -2,7 +2,6 @@
  * Checks of written ONNX artifacts: hashes, structure, a session that loads them, and outputs beside those of the source.
  * @module
  */
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, QuantError, throwIfAborted, UnsupportedError } from "../../core/errors.ts";
 import { toFloat32, type Tensor } from "../../core/tensor.ts";
@@ -15,7 +14,8 @@ import { bodiesOf } from "../../model/onnx/bodies.ts";
 import { withCompiled } from "../../model/onnx/run.ts";
 import { findQuantizedSites } from "../../model/onnx/sites.ts";
 import { onnxToModel, openOnnxModel } from "../../model/sources/onnx.ts";
-import { hashFile, readManifest } from "../manifest.ts";
+import { checkFiles } from "../check-files.ts";
+import { readManifest } from "../manifest.ts";
 import type { VerifyReport } from "../types.ts";
 import type { OnnxSamples } from "./samples.ts";
 
@@ -32,14 +32,7 @@ export interface VerifyOnnxOptions {
  */
 export async function verifyOnnx(directory: string, { engine, signal }: VerifyOnnxOptions = {}): Promise<VerifyReport> {
   const manifest = await readManifest(directory);
-  const problems: { tensor: string; problem: string }[] = [];
-  for (const [name, { bytes, sha256 }] of Object.entries(manifest.files)) {
-    throwIfAborted(signal);
-    const facts = await stat(join(directory, name)).catch(() => undefined);
-    if (facts?.isFile() !== true) problems.push({ tensor: name, problem: "file is missing" });
-    else if (facts.size !== bytes) problems.push({ tensor: name, problem: `file has ${facts.size} bytes, written were ${bytes}` });
-    else if ((await hashFile(join(directory, name))) !== sha256) problems.push({ tensor: name, problem: "file has changed (sha256)" });
-  }
+  const problems = await checkFiles(directory, Object.entries(manifest.files), signal);
   const name = Object.keys(manifest.files).find((file) => file.endsWith(".onnx"));
   if (name === undefined) throw new FormatError("format.field", `${directory}: the manifest lists no .onnx file`, { directory });
   if (problems.length > 0) return { ok: false, tensors: 0, problems };

@@ -46,17 +46,16 @@ function gaussian(seed: number, length: number): Float32Array {
   return Float32Array.from({ length }, () => random.normal() * 0.02);
 }
 
-/** Stored bytes of Gaussian weights, with their values as stored. */
+const made = new Map<string, { readonly bytes: Uint8Array; readonly values: Float32Array }>();
+
+/** Stored bytes of Gaussian weights, with their values as stored; made once. */
 function weights(seed: number, shape: readonly number[], dtype: DType): { bytes: Uint8Array; values: Float32Array } {
-  const tensor = fromFloat32(
-    gaussian(
-      seed,
-      shape.reduce((a, b) => a * b, 1),
-    ),
-    shape,
-    dtype,
-  );
-  return { bytes: tensor.bytes, values: toFloat32(tensor).slice() };
+  const key = `${seed} ${shape.join("x")} ${dtype}`;
+  const length = shape.reduce((a, b) => a * b, 1);
+  const tensor = made.get(key) ?? fromFloat32(gaussian(seed, length), shape, dtype);
+  const values = "values" in tensor ? tensor.values : toFloat32(tensor).slice();
+  made.set(key, { bytes: tensor.bytes, values });
+  return { bytes: tensor.bytes, values: values.slice() };
 }
 
 interface Setting {
@@ -147,7 +146,7 @@ describe("quantize tasks write what the definitions give", () => {
       const [result] = await runTasks([task], { workers: 0 });
       const { codes, scales, sums } = expected(values, shape, setting);
       expect(Buffer.from(written(task.outputs[0]!)).equals(codes)).toBe(true);
-      expect(new Float32Array(written(task.outputs[1]!).buffer)).toEqual(scales);
+      expect(Buffer.from(written(task.outputs[1]!)).equals(new Uint8Array(scales.buffer))).toBe(true);
       expect(result!.sumSquares).toBe(sums.weights);
       expect(result!.sumSquaredError).toBe(sums.errors);
       expect(result!.absMax).toBe(values.reduce((most, v) => Math.max(most, Math.abs(v)), 0));
@@ -190,11 +189,11 @@ describe("quantize tasks write what the definitions give", () => {
 describe("copy and rescale", () => {
   test("copy repeats the bytes of a file region", async () => {
     const path = join(folder, "source.bin");
-    // More than one piece of 8 MiB, and not a multiple of it.
-    const bytes = new Uint8Array(9_000_003).map((_, i) => i % 251);
+    // More than one piece of 1 MiB, and not a multiple of it.
+    const bytes = new Uint8Array(2_500_003).map((_, i) => i % 251);
     writeFileSync(path, bytes);
-    const input = { source: { kind: "file", path, offset: 3 }, dtype: "U8", shape: [9_000_000] } as const;
-    const task: TensorTask = { kind: "copy", name: "bias", input, outputs: [region("tensor", 9_000_000)] };
+    const input = { source: { kind: "file", path, offset: 3 }, dtype: "U8", shape: [2_500_000] } as const;
+    const task: TensorTask = { kind: "copy", name: "bias", input, outputs: [region("tensor", 2_500_000)] };
     await runTasks([task], { workers: 0 });
     expect(Buffer.from(written(task.outputs[0]!)).equals(bytes.subarray(3))).toBe(true);
   });
@@ -241,7 +240,7 @@ describe("any number of workers writes the same bytes", () => {
   });
 });
 
-describe.each([0, 2])("failures with %i workers", (workers) => {
+describe.each([0, 1])("failures with %i workers", (workers) => {
   const setting: Setting = { bits: 8, granularity: { kind: "channel" } };
   test("a NaN weight is named with its index", async () => {
     const { values } = weights(8, [600, 1000], "F32");

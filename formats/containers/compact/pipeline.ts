@@ -60,13 +60,27 @@ export function createPipeline(tensors: readonly RangedTensor[], level: CompactL
   /** Keys of what large tensors begin with. */
   const beginnings = new Set<string>();
 
+  /** What the next large tensor's blocks share is found while the one before it is encoded: its ranges would wait for that. */
+  let planned: { readonly lazy: RangedTensor; readonly plan: Promise<TensorPlan | "raw"> } | undefined;
+  function planAhead(i: number): void {
+    const next = tensors[i + 1];
+    if (next?.readInto === undefined) return;
+    const view = viewMatrix(next.dtype, next.shape);
+    if (view === undefined || next.byteLength <= rangeBytes(view)) return;
+    planned = { lazy: next, plan: planLarge(view, next, next.readInto) };
+    planned.plan.catch(() => undefined);
+  }
+
+  /** The last read that was begun before it was wanted. */
+  let early: Promise<unknown> | undefined;
+
   async function readAll(): Promise<void> {
     for (const [i, lazy] of tensors.entries()) {
       const { name, dtype, shape } = lazy;
       if (byteLength(dtype, shape) !== lazy.byteLength) throw wrongLength(lazy, lazy.byteLength);
       const readInto = await openReader(lazy);
       const view = viewMatrix(dtype, shape);
-      const unit = view === undefined ? BUFFER_BYTES : blocksPerRange(view) * view.rowsPerBlock * view.cols * view.elementBytes;
+      const unit = view === undefined ? BUFFER_BYTES : rangeBytes(view);
       const hash = createHash("sha256");
       const keyOf = (digest: string): string => `${dtype} ${shape.join(",")} ${digest}`;
       const read = async (offset: number): Promise<{ readonly buffer: RangeBuffer; readonly bytes: Uint8Array }> => {
@@ -102,11 +116,15 @@ export function createPipeline(tensors: readonly RangedTensor[], level: CompactL
         buffers.give(first.buffer);
       } else {
         let plan: TensorPlan | "raw" | undefined = view === undefined ? "raw" : undefined;
-        if (view !== undefined && !isWhole) plan = await planLarge(view, lazy, readInto);
+        if (view !== undefined && !isWhole) plan = await (planned?.lazy === lazy ? planned.plan : planLarge(view, lazy, readInto));
+        planAhead(i);
         const checksums: number[] = [];
         let piece = first;
         for (let offset = 0, number = 0; ; number++) {
           const { buffer, bytes } = piece;
+          // Read while this one is hashed.
+          const following = offset + bytes.length < lazy.byteLength ? read(offset + bytes.length) : undefined;
+          early = following?.catch(() => undefined);
           if (!isWhole) hash.update(bytes);
           if (plan === "raw" || view === undefined) {
             checksums.push(...rawChecksums(bytes, encoder));
@@ -121,8 +139,8 @@ export function createPipeline(tensors: readonly RangedTensor[], level: CompactL
             steps.push({ kind: "coded", encoded, buffer, coded: { lazy, view, level: used } });
           }
           offset += bytes.length;
-          if (offset >= lazy.byteLength) break;
-          piece = await read(offset);
+          if (following === undefined) break;
+          piece = await following;
         }
         if (plan === "raw") {
           steps.push({ kind: "tail", bytes: rawEnd(lazy.byteLength, checksums) });
@@ -223,9 +241,15 @@ export function createPipeline(tensors: readonly RangedTensor[], level: CompactL
     async close() {
       buffers.end();
       await reading;
+      await Promise.allSettled([early, planned?.plan]);
       await Promise.allSettled(steps.left().flatMap((step) => (step.kind === "coded" ? [step.encoded] : [])));
     },
   };
+}
+
+/** Bytes of a range, but for a tensor's last one. */
+function rangeBytes(view: MatrixView): number {
+  return blocksPerRange(view) * view.rowsPerBlock * view.cols * view.elementBytes;
 }
 
 function wrongLength({ name, dtype, shape }: RangedTensor, found: number): InputError {

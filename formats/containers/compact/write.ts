@@ -14,6 +14,9 @@ import { encodeDirectory, encodePrefix, type DirectoryEntry } from "./directory.
 import { encodeWith, type RangeEncoder } from "./encoder.ts";
 import { createPipeline } from "./pipeline.ts";
 
+/** Written bytes that are synced while the next ones are made: what is left for the end then takes no time. */
+const SYNC_BYTES = 2 ** 27;
+
 /** A safetensors file to be written: its header as it is, and its tensors in the order of their data. */
 export interface CompactSource {
   /** Length prefix and header: everything before the first tensor. */
@@ -66,7 +69,25 @@ export async function compactSourceOf(source: ByteSource): Promise<CompactSource
 export async function writeCompact(path: string, source: CompactSource, options: CompactWriteOptions): Promise<number> {
   let size = 0;
   await replaceFile(path, async (handle) => {
-    size = await writeParts(source, options, (bytes) => writeFully(handle, bytes));
+    let unsynced = 0;
+    let syncing: Promise<void> | undefined;
+    let failure: { readonly error: unknown } | undefined;
+    try {
+      size = await writeParts(source, options, async (bytes) => {
+        if (failure !== undefined) throw failure.error;
+        await writeFully(handle, bytes);
+        unsynced += bytes.length;
+        if (unsynced < SYNC_BYTES || syncing !== undefined) return;
+        unsynced = 0;
+        syncing = handle
+          .datasync()
+          .catch((error: unknown) => void (failure = { error }))
+          .finally(() => (syncing = undefined));
+      });
+    } finally {
+      await syncing;
+    }
+    if (failure !== undefined) throw failure.error;
   });
   return size;
 }

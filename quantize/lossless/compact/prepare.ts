@@ -207,7 +207,7 @@ async function planOf(
       outputBytes,
       diskBytes: Math.ceil(1.05 * outputBytes) + 32 * MIB,
       // Ranges of 8 MiB under way, and each thread's own memory; classes and lengths of the largest tensor.
-      memoryBytes: 150 * MIB + Math.max(1, workers) * 64 * MIB + 32 * MIB + largest / 64,
+      memoryBytes: 150 * MIB + Math.max(1, workers) * 72 * MIB + 32 * MIB + largest / 64,
       seconds: 0.5 + sourceBytes / 150e6,
       bitsPerWeight: weights === 0 ? 0 : (8 * outputBytes) / weights,
     },

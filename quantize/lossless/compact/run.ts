@@ -118,7 +118,8 @@ async function writeWeights(
       await mkdir(dirname(path), { recursive: true });
       const size = await writeCompact(path, source, {
         level,
-        ahead: pool.workers + 2,
+        // Each worker has a range and the next one waiting; one is read, one is written.
+        ahead: 2 * pool.workers + 2,
         encoder: rangeEncoder(pool, signal),
         onTensor: (facts) => onProgress?.({ phase: "quantize", done: (done += facts.bytes), total, unit: "bytes", detail: facts.name }),
       });

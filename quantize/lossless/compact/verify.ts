@@ -2,15 +2,13 @@
  * Verify a compact artifact: every tensor decoded and compared with its checksums, every other file hashed, and all with the source when there is one.
  * @module
  */
-import { createHash } from "node:crypto";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { QuantError, throwIfAborted } from "../../../core/errors.ts";
+import { QuantError } from "../../../core/errors.ts";
 import type { LazyTensor } from "../../../core/tensor.ts";
 import { COMPACT_EXTENSION, openCompactFile } from "../../../formats/containers/compact/open.ts";
 import type { ProgressEvent, VerifyReport } from "../../types.ts";
-import { openLosslessSource } from "../source.ts";
-import { readRange } from "../../../model/sources/detached.ts";
+import { compareSource } from "../compare-source.ts";
 import { readCompactRecord, shortHash, type CompactRecord } from "./record.ts";
 import { createDecodePool, decodeTasks } from "./tasks.ts";
 
@@ -63,7 +61,7 @@ export async function verifyCompact(directory: string, options: VerifyCompactOpt
   } finally {
     await pool.close();
   }
-  if (options.source !== undefined) problems.push(...(await compareSource(options.source, hashes, signal)));
+  if (options.source !== undefined) problems.push(...(await compareSource(hashes, options.source, signal)));
   return { ok: problems.length === 0, tensors, problems: problems.toSorted((a, b) => (a.tensor < b.tensor ? -1 : 1)) };
 }
 
@@ -95,43 +93,4 @@ async function checkFiles(directory: string, { files, weights }: CompactRecord):
     }
   }
   return problems;
-}
-
-async function compareSource(
-  source: NonNullable<VerifyCompactOptions["source"]>,
-  hashes: ReadonlyMap<string, ReadonlyMap<string, string>>,
-  signal: AbortSignal | undefined,
-): Promise<readonly Problem[]> {
-  const originals = typeof source === "string" ? await sourceTensors(source) : new Map([["", source.tensors]]);
-  const problems: Problem[] = [];
-  for (const [folder, tensors] of originals) {
-    const stored = hashes.get(folder) ?? new Map<string, string>();
-    for (const [name, tensor] of tensors) {
-      throwIfAborted(signal);
-      const hash = stored.get(name);
-      if (hash === undefined) problems.push({ tensor: folder + name, problem: "of the source is not in the artifact" });
-      else if ((await hashOf(tensor)) !== hash) problems.push({ tensor: folder + name, problem: "differs from the source" });
-    }
-    for (const name of stored.keys()) if (!tensors.has(name)) problems.push({ tensor: folder + name, problem: "is not in the source" });
-  }
-  return problems;
-}
-
-async function sourceTensors(path: string): Promise<ReadonlyMap<string, ReadonlyMap<string, LazyTensor>>> {
-  const { components } = await openLosslessSource(path);
-  return new Map(
-    components.map(({ prefix, files }) => [
-      prefix,
-      new Map(files.flatMap(({ tensors }) => tensors.map((tensor) => [tensor.name, tensor] as const))),
-    ]),
-  );
-}
-
-async function hashOf(tensor: LazyTensor): Promise<string> {
-  const { location, byteLength } = tensor;
-  const read = async (): Promise<Uint8Array> =>
-    location === undefined ? (await tensor.read()).bytes : await readRange(location.path, location.offset, byteLength);
-  return createHash("sha256")
-    .update(byteLength === 0 ? new Uint8Array(0) : await read())
-    .digest("hex");
 }
