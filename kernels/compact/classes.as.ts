@@ -1,13 +1,25 @@
 // Magnitudes, sums and counts that row and column classes come from. AssemblyScript, not TypeScript.
+import { toQueues } from "./huffman.as";
 
-// f32 magnitudes of four patterns widened to 32 bits, see classes.ts.
+// Bits of eight magnitudes, 0 for infinities and NaN. `kind` is a constant where these are inlined.
 // @ts-ignore: decorator
 @inline
-function magnitudes(wide: v128, kind: i32): v128 {
-  const bits = v128.and(wide, i32x4.splat(0x7fff));
-  return kind == 0
-    ? v128.and(i32x4.shl(bits, 16), i32x4.lt_s(bits, i32x4.splat(0x7f80)))
-    : v128.and(i32x4.shl(bits, 13), i32x4.lt_s(bits, i32x4.splat(0x7c00)));
+function magnitudeBits(patterns: v128, kind: i32): v128 {
+  const bits = v128.and(patterns, i16x8.splat(0x7fff));
+  return v128.and(bits, i16x8.lt_s(bits, i16x8.splat(kind == 0 ? 0x7f80 : 0x7c00)));
+}
+
+// f32 magnitudes of the first four and of the last four, see classes.ts.
+// @ts-ignore: decorator
+@inline
+function firstFour(bits: v128, kind: i32): v128 {
+  return kind == 0 ? i16x8.shuffle(i16x8.splat(0), bits, 0, 8, 1, 9, 2, 10, 3, 11) : i32x4.shl(i32x4.extend_low_i16x8_u(bits), 13);
+}
+
+// @ts-ignore: decorator
+@inline
+function lastFour(bits: v128, kind: i32): v128 {
+  return kind == 0 ? i16x8.shuffle(i16x8.splat(0), bits, 4, 12, 5, 13, 6, 14, 7, 15) : i32x4.shl(i32x4.extend_high_i16x8_u(bits), 13);
 }
 
 // @ts-ignore: decorator
@@ -23,21 +35,26 @@ function magnitude(pattern: u32, kind: i32): f32 {
 function sumRow(x: usize, cols: i32, kind: i32, factors: usize, rest: usize): f32 {
   let a = f32x4.splat(0);
   let b = f32x4.splat(0);
-  const whole = cols & ~7;
+  const eights = cols >> 3;
+  let at = x;
   if (factors == 0) {
-    for (let c = 0; c < whole; c += 8) {
-      const at = x + (<usize>c << 1);
-      a = f32x4.add(a, magnitudes(v128.load16x4_u(at), kind));
-      b = f32x4.add(b, magnitudes(v128.load16x4_u(at, 8), kind));
+    for (let left = eights; left > 0; left--) {
+      const bits = magnitudeBits(v128.load(at), kind);
+      a = f32x4.add(a, firstFour(bits, kind));
+      b = f32x4.add(b, lastFour(bits, kind));
+      at += 16;
     }
   } else {
-    for (let c = 0; c < whole; c += 8) {
-      const at = x + (<usize>c << 1);
-      const f = factors + (<usize>c << 2);
-      a = f32x4.add(a, f32x4.mul(magnitudes(v128.load16x4_u(at), kind), v128.load(f)));
-      b = f32x4.add(b, f32x4.mul(magnitudes(v128.load16x4_u(at, 8), kind), v128.load(f, 16)));
+    let f = factors;
+    for (let left = eights; left > 0; left--) {
+      const bits = magnitudeBits(v128.load(at), kind);
+      a = f32x4.add(a, f32x4.mul(firstFour(bits, kind), v128.load(f)));
+      b = f32x4.add(b, f32x4.mul(lastFour(bits, kind), v128.load(f, 16)));
+      at += 16;
+      f += 32;
     }
   }
+  const whole = cols & ~7;
   if (whole < cols) {
     v128.store(rest, a);
     v128.store(rest, b, 16);
@@ -57,77 +74,92 @@ function sumRow(x: usize, cols: i32, kind: i32, factors: usize, rest: usize): f3
 /** Sums of `rows` rows, to `out` (f32). `factors`: f32 by column, or 0. */
 export function sumRows(x: usize, rows: i32, cols: i32, kind: i32, factors: usize, out: usize, rest: usize): void {
   for (let r = 0; r < rows; r++) {
-    store<f32>(out + (<usize>r << 2), sumRow(x, cols, kind, factors, rest));
+    store<f32>(out + (<usize>r << 2), kind == 0 ? sumRow(x, cols, 0, factors, rest) : sumRow(x, cols, 1, factors, rest));
     x += <usize>cols << 1;
+  }
+}
+
+// Adds a row, divided by its sum, to the columns' `sums`.
+// @ts-ignore: decorator
+@inline
+function addRow(x: usize, cols: i32, kind: i32, sums: usize, rest: usize): void {
+  const sum = sumRow(x, cols, kind, 0, rest);
+  // The smallest normal f32 and infinity.
+  const factor: f32 = sum >= 1.1754943508222875e-38 && sum < Infinity ? <f32>1 / sum : 0;
+  const f = f32x4.splat(factor);
+  let at = x, to = sums;
+  for (let left = cols >> 3; left > 0; left--) {
+    const bits = magnitudeBits(v128.load(at), kind);
+    v128.store(to, f32x4.add(v128.load(to), f32x4.mul(firstFour(bits, kind), f)));
+    v128.store(to, f32x4.add(v128.load(to, 16), f32x4.mul(lastFour(bits, kind), f)), 16);
+    at += 16;
+    to += 32;
+  }
+  for (let left = cols & 7; left > 0; left--) {
+    store<f32>(to, load<f32>(to) + magnitude(load<u16>(at), kind) * factor);
+    at += 2;
+    to += 4;
   }
 }
 
 /** Adds `rows` rows, each divided by its sum, to the columns' `sums` (f32). */
 export function addColumns(x: usize, rows: i32, cols: i32, kind: i32, sums: usize, rest: usize): void {
   for (let r = 0; r < rows; r++) {
-    const sum = sumRow(x, cols, kind, 0, rest);
-    // The smallest normal f32 and infinity.
-    const factor: f32 = sum >= 1.1754943508222875e-38 && sum < Infinity ? <f32>1 / sum : 0;
-    const f = f32x4.splat(factor);
-    const whole = cols & ~3;
-    for (let c = 0; c < whole; c += 4) {
-      const to = sums + (<usize>c << 2);
-      v128.store(to, f32x4.add(v128.load(to), f32x4.mul(magnitudes(v128.load16x4_u(x + (<usize>c << 1)), kind), f)));
-    }
-    for (let c = whole; c < cols; c++) {
-      const to = sums + (<usize>c << 2);
-      store<f32>(to, load<f32>(to) + magnitude(load<u16>(x + (<usize>c << 1)), kind) * factor);
-    }
+    if (kind == 0) addRow(x, cols, 0, sums, rest);
+    else addRow(x, cols, 1, sums, rest);
     x += <usize>cols << 1;
   }
 }
 
+/** Bytes of a queue in `cheapestRows`: 384 symbols, a vector that is written past them, and one that stands for none. */
+const QUEUE_BYTES: usize = 448;
+
 /**
  * Row classes that take the fewest bits, see row-costs.ts: each of `rowClasses` (i16) goes one down or up, or stays.
  *
- * `symbols`: symbol | table << 6 of every element with the classes there are; at most 32,767 columns. `tables`: 1 KB. `costs`: 256 u16 for each
- * of the steps 0, -1, 1.
+ * `symbols`: symbol | table << 6 of every element with the classes there are; at most 384 columns. `packs`, `counts`: see `toQueues`.
+ * `queues`: 1792 bytes. `steps`: i8 by table, by step (down, up) and symbol: bits more than without it.
  */
-export function cheapestRows(symbols: usize, rows: i32, cols: i32, rowClasses: usize, tables: usize, costs: usize): void {
+export function cheapestRows(symbols: usize, rows: i32, cols: i32, rowClasses: usize, packs: usize, counts: usize, queues: usize, steps: usize): void {
+  const ends = queues + 4 * QUEUE_BYTES;
   for (let r = 0; r < rows; r++) {
-    for (let i: usize = 0; i < 1024; i += 16) v128.store(tables + i, i32x4.splat(0));
-    let c = 0;
-    for (; c + 4 <= cols; c += 4) {
-      const four = load<u32>(symbols + c);
-      countOne(tables, four & 0xff);
-      countOne(tables + 512, (four >> 8) & 0xff);
-      countOne(tables, (four >> 16) & 0xff);
-      countOne(tables + 512, four >> 24);
-    }
-    for (; c < cols; c++) countOne(tables, <u32>load<u8>(symbols + c));
-    let same = i32x4.splat(0), down = i32x4.splat(0), up = i32x4.splat(0);
-    for (let i: usize = 0; i < 512; i += 16) {
-      const eight = i16x8.add(v128.load(tables + i), v128.load(tables + i, 512));
-      same = i32x4.add(same, i32x4.dot_i16x8_s(eight, v128.load(costs + i)));
-      down = i32x4.add(down, i32x4.dot_i16x8_s(eight, v128.load(costs + i, 512)));
-      up = i32x4.add(up, i32x4.dot_i16x8_s(eight, v128.load(costs + i, 1024)));
+    for (let t: usize = 0; t < 4; t++) store<u32>(ends + (t << 2), <u32>(queues + t * QUEUE_BYTES));
+    toQueues(symbols, 1, cols, rowClasses, packs, counts, ends);
+    let down = i16x8.splat(0), up = i16x8.splat(0);
+    for (let t: usize = 0; t < 4; t++) {
+      const end = <usize>load<u32>(ends + (t << 2));
+      v128.store(end, i8x16.splat(NO_SYMBOL));
+      const own = steps + (t << 7);
+      const d0 = v128.load(own), d1 = v128.load(own, 16), d2 = v128.load(own, 32), d3 = v128.load(own, 48);
+      const u0 = v128.load(own, 64), u1 = v128.load(own, 80), u2 = v128.load(own, 96), u3 = v128.load(own, 112);
+      let at = queues + t * QUEUE_BYTES;
+      do {
+        const i0 = v128.and(v128.load(at), i8x16.splat(0x3f));
+        const i1 = i8x16.sub(i0, i8x16.splat(16)), i2 = i8x16.sub(i0, i8x16.splat(32)), i3 = i8x16.sub(i0, i8x16.splat(48));
+        const d = v128.or(v128.or(v128.swizzle(d0, i0), v128.swizzle(d1, i1)), v128.or(v128.swizzle(d2, i2), v128.swizzle(d3, i3)));
+        const u = v128.or(v128.or(v128.swizzle(u0, i0), v128.swizzle(u1, i1)), v128.or(v128.swizzle(u2, i2), v128.swizzle(u3, i3)));
+        down = i16x8.add(down, i16x8.extadd_pairwise_i8x16_s(d));
+        up = i16x8.add(up, i16x8.extadd_pairwise_i8x16_s(u));
+        at += 16;
+      } while (at < end);
     }
     const q = load<i16>(rowClasses);
     let best = q;
-    let least = total(same);
-    const bitsDown = total(down);
-    if (bitsDown < least && q > 0) {
-      least = bitsDown;
+    let least = 0;
+    const more = total(i32x4.extadd_pairwise_i16x8_s(down));
+    if (more < least && q > 0) {
+      least = more;
       best = q - 1;
     }
-    if (total(up) < least && q < MAX_ROW_CLASS) best = q + 1;
+    if (total(i32x4.extadd_pairwise_i16x8_s(up)) < least && q < MAX_ROW_CLASS) best = q + 1;
     store<i16>(rowClasses, best);
     rowClasses += 2;
     symbols += cols;
   }
 }
 
-// @ts-ignore: decorator
-@inline
-function countOne(table: usize, symbol: u32): void {
-  const at = table + <usize>(symbol << 1);
-  store<u16>(at, load<u16>(at) + 1);
-}
+/** In the low six bits: a symbol there is none of, which takes as many bits at each step. */
+const NO_SYMBOL: i8 = 63;
 
 // @ts-ignore: decorator
 @inline

@@ -11,14 +11,13 @@ import {
   blockBytes,
   headerBytes,
   MAX_PART_BYTES,
-  splitBlock,
+  layOutBlock,
   wholeWords,
-  type BlockParts,
   type CompactLevel,
 } from "../../formats/encodings/compact/block.ts";
 import { finishChecksum } from "../../formats/encodings/compact/checksum.ts";
 import type { CheckedBlock, BlockCoder } from "../../formats/encodings/compact/coder.ts";
-import { endsStream, isSplit, partLengths, PARTS, queueLengths, QUEUES } from "../../formats/encodings/compact/huffman.ts";
+import { endsStream, isSplit, PARTS, queueLengths, QUEUES } from "../../formats/encodings/compact/huffman.ts";
 import { LANES, STATE_MIN } from "../../formats/encodings/compact/rans.ts";
 import { rawBitsBytes } from "../../formats/encodings/compact/raw-bits.ts";
 import { FLOAT_TABLES, type TensorModel } from "../../formats/encodings/compact/symbols.ts";
@@ -71,9 +70,17 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
   fillShuffles(workspace.bytes(shuffles));
   const packs = workspace.take(256);
   fillPacks(workspace.bytes(packs));
-  const lanes = workspace.take(64);
-  const states = workspace.take(4 * LANES);
-  const pointers = workspace.take(4 * QUEUES);
+  // Shared memory that grows leaves views of it as they are.
+  const take32 = <T>(View: new (buffer: ArrayBufferLike, at: number, length: number) => T, length: number): { at: number; view: T } => {
+    const { at } = workspace.take(4 * length);
+    return { at, view: new View(workspace.memory.buffer, at, length) };
+  };
+  const lanes = take32(Int32Array, LANES);
+  const states = take32(Uint32Array, LANES);
+  /** Where each queue lies, how long it is, and where each stream does: `encodeQueues`, `decodeQueues`. */
+  const pointers = take32(Uint32Array, QUEUES);
+  const sizes = take32(Uint32Array, QUEUES);
+  const streamEnds = take32(Uint32Array, QUEUES * PARTS);
   const scratch = workspace.take(128).at;
   const base = workspace.mark();
   const fitter = createClassFitter(workspace, kernel, scratch);
@@ -87,7 +94,7 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     }
     workspace.release(base);
     if (view.kind === "bytes") fillTables(workspace, byteTables, model.tables);
-    const columns = takeColumns(workspace, view.cols, model.classes.columns, level);
+    const columns = takeColumns(workspace, kernel, view.cols, model.classes.columns, level);
     prepared = { model, level, columns, mark: workspace.mark() };
     return columns;
   }
@@ -125,10 +132,8 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
   }
   function checksumAt({ at, byteLength }: Region): number {
     kernel.checksumLanes(at, byteLength, lanes.at);
-    return finishChecksum(new Int32Array(workspace.memory.buffer, lanes.at, 16), byteLength);
+    return finishChecksum(lanes.view, byteLength);
   }
-  const setPointers = (values: readonly number[]): void => new Uint32Array(workspace.memory.buffer, pointers.at, QUEUES).set(values);
-  const getPointers = (): readonly number[] => [...new Uint32Array(workspace.memory.buffer, pointers.at, QUEUES)];
 
   function encodeBlock(view: MatrixView, model: TensorModel, level: CompactLevel, b: number, bytes: Uint8Array): CheckedBlock {
     const { kind } = view;
@@ -196,29 +201,21 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     const { rows, cols, count, firstRow, columns, classes } = block;
     const lengths = queueLengths(model, firstRow, rows, cols);
     const codes = (kind === "bytes" ? byteTables : floatTables).huffmanCodes.at;
-    const pairs = floatTables.pairCodes;
-    let end = to;
-    const encode = (at: number, length: number, t: number): number =>
-      (end =
-        kind === "bytes"
-          ? kernel.encodeStream(at, length, codes, end)
-          : kernel.encodePairs(at, length, pairs.at + (t * pairs.byteLength) / QUEUES, codes, end));
-    let queues: readonly number[];
-    if (kind === "bytes") queues = startsOf(symbols, lengths);
-    else {
-      queues = lengths.map((length) => workspace.take(length + 16).at);
-      setPointers(queues);
+    const queues = kind === "bytes" ? startsOf(symbols, lengths) : lengths.map((length) => workspace.take(length + 16).at);
+    pointers.view.set(queues);
+    if (kind !== "bytes") {
       kernel.toQueues(symbols, rows, cols, classes, columns.packs, columns.counts, pointers.at);
+      pointers.view.set(queues);
     }
     if (isSplit(count)) {
-      return queues.flatMap((queue, t) => {
-        const parts = partLengths(lengths[t]!);
-        return startsOf(queue, parts).map((at, p) => encode(at, parts[p]!, t));
-      });
+      sizes.view.set(lengths);
+      const pairs = kind === "bytes" ? 0 : floatTables.pairCodes.at;
+      kernel.encodeQueues(pointers.at, sizes.at, pairs, codes, scratch, to, streamEnds.at);
+      return [...streamEnds.view];
     }
     const all = workspace.take(count).at;
     startsOf(all, lengths).forEach((at, t) => kernel.copyBytes(at, queues[t]!, lengths[t]!));
-    return [(end = kernel.encodeStream(all, count, codes, end))];
+    return [kernel.encodeStream(all, count, codes, to)];
   }
 
   function decodeBlock(
@@ -231,21 +228,21 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     out: Uint8Array,
   ): number {
     const { kind } = view;
-    const parts = splitBlock(name, view, level, b, block);
+    const layout = layOutBlock(name, view, level, b, block);
     const facts = placeRows(view, model, level, b);
     const { rows, cols, count, columns, classes } = facts;
-    if (parts.plain !== undefined) {
-      const plain = place(parts.plain);
+    const decodedBytes = blockBytes(view, b);
+    if (layout.isPlain) {
+      const plain = place(block.subarray(0, decodedBytes));
       copyOut(workspace, kernel, workspace.bytes(plain), out);
       return checksumAt(plain);
     }
-    const isHere = out.buffer === workspace.memory.buffer && out.length === blockBytes(view, b);
-    const decoded = isHere ? { at: out.byteOffset, byteLength: out.length } : takeInPhase(workspace, blockBytes(view, b), out);
+    const isHere = out.buffer === workspace.memory.buffer && out.length === decodedBytes;
+    const decoded = isHere ? { at: out.byteOffset, byteLength: out.length } : takeInPhase(workspace, decodedBytes, out);
     const code = KINDS.indexOf(kind);
     // All parts at once, and as far behind them as a damaged stream could make a kernel read.
-    const placed = place(block, CODE_BYTES * count);
-    const at = (part: Uint8Array): number => placed.at + part.byteOffset - block.byteOffset;
-    let raw = at(parts.raw);
+    const { at } = place(block, CODE_BYTES * count);
+    let raw = at + layout.raw;
     const signs = kind === "f16" ? raw + 4 * Math.ceil(count / 4) : 0;
     if (kind === "bf16") {
       const region = workspace.take(count + 64);
@@ -253,30 +250,30 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
       raw = region.at;
     }
     const fail = (text: string): FormatError => new FormatError("format.field", `${name}: ${text}`, { block: name });
+    const escapes = at + layout.escapes;
+    const words = at + layout.streams;
+    const escapeBytes = layout.streams - layout.escapes;
     let escaped: number;
     if (level === "max") {
-      const stream = parts.streams[0]!;
-      const words = at(stream);
-      new Uint32Array(workspace.memory.buffer, states.at, LANES).set(parts.states);
+      kernel.copyBytes(states.at, at + 4, 4 * LANES);
       escaped = kernel.decodeRans(
         ...([words, states.at, rows, cols, code, classes, columns.zeros, columns.slotOffsets, columns.stride] as const),
         ...([(kind === "bytes" ? byteTables : floatTables).bySlot.at, shuffles.at, raw, signs] as const),
-        ...([at(parts.escapes), parts.escapes.length, scratch, decoded.at] as const),
+        ...([escapes, escapeBytes, scratch, decoded.at] as const),
       );
-      const left = stream.length - (escaped - words);
-      const ended =
-        left >= 0 && left < 4 && new Uint32Array(workspace.memory.buffer, states.at, LANES).every((state) => state === STATE_MIN);
+      const left = layout.lengths[0]! - (escaped - words);
+      const ended = left >= 0 && left < 4 && states.view.every((state) => state === STATE_MIN);
       if (escaped !== 0 && !ended) throw fail("streams and elements end apart");
     } else {
       const lengths = queueLengths(model, facts.firstRow, rows, cols);
       const queues = kind === "bytes" ? startsOf(decoded.at, lengths) : lengths.map((length) => workspace.take(length + 16).at);
-      if (!decodeStreams(kind, parts, at, lengths, queues)) throw fail("streams and elements end apart");
+      if (!decodeStreams(kind, words, layout.lengths, lengths, queues)) throw fail("streams and elements end apart");
       escaped = 1;
       if (kind !== "bytes") {
-        setPointers(queues);
+        pointers.view.set(queues);
         escaped = kernel.fromQueues(
           ...([pointers.at, rows, cols, code, classes, columns.zeros, columns.stride, columns.unpacks, columns.counts] as const),
-          ...([raw, signs, at(parts.escapes), parts.escapes.length, scratch, decoded.at] as const),
+          ...([raw, signs, escapes, escapeBytes, scratch, decoded.at] as const),
         );
       }
     }
@@ -285,30 +282,31 @@ export function createCompactCoder(workspace: Workspace = createWorkspace()): Bl
     return checksumAt(decoded);
   }
 
-  /** @returns whether all streams end with their elements. */
+  /**
+   * @param begin - where the first stream lies; `bytes`: of each.
+   * @returns whether all streams end with their elements.
+   */
   function decodeStreams(
     kind: MatrixView["kind"],
-    { streams }: BlockParts,
-    at: (part: Uint8Array) => number,
+    begin: number,
+    bytes: readonly number[],
     lengths: readonly number[],
     queues: readonly number[],
   ): boolean {
     const { triples, singles } = kind === "bytes" ? byteTables : floatTables;
-    const table = (t: number): readonly [triples: number, singles: number] => {
-      const own = kind === "bytes" ? 0 : t;
-      return [triples.at + 16384 * own, singles.at + 8192 * own];
-    };
-    if (streams.length === 1) {
-      const begin = at(streams[0]!);
-      const end = queues.reduce((bit, queue, t) => kernel.decodeStream(begin, bit, lengths[t]!, ...table(t), queue), 0);
-      return endsStream(end, streams[0]!.length, true);
+    if (bytes.length === 1) {
+      let end = 0;
+      for (const [t, queue] of queues.entries()) {
+        const own = kind === "bytes" ? 0 : t;
+        end = kernel.decodeStream(begin, end, lengths[t]!, triples.at + 16384 * own, singles.at + 8192 * own, queue);
+      }
+      return endsStream(end, bytes[0]!, true);
     }
-    return queues.every((queue, t) => {
-      const own = streams.slice(PARTS * t, PARTS * (t + 1));
-      setPointers(own.map(at));
-      kernel.decodeQueue(pointers.at, lengths[t]!, Math.ceil(lengths[t]! / PARTS), ...table(t), queue);
-      return getPointers().every((bits, p) => endsStream(bits, own[p]!.length, t === QUEUES - 1 && p === PARTS - 1));
-    });
+    streamEnds.view.set(startsOf(begin, bytes));
+    sizes.view.set(lengths);
+    pointers.view.set(queues);
+    kernel.decodeQueues(streamEnds.at, sizes.at, pointers.at, triples.at, singles.at, kind === "bytes" ? 1 : QUEUES);
+    return bytes.every((length, s) => endsStream(streamEnds.view[s]!, length, s === bytes.length - 1));
   }
 
   function countBytes(bytes: Uint8Array): Float64Array {

@@ -42,6 +42,8 @@ export async function createBlockDecoder(wasm) {
   const lanes = take(64);
   const states = take(4 * LANES);
   const pointers = take(4 * QUEUES);
+  const queueSizes = take(4 * QUEUES);
+  const streams = take(4 * QUEUES * PARTS);
   const scratch = take(128);
   const base = next;
   /** The tensor whose tables lie in the memory, and where; what lies behind `mark` is a block's. */
@@ -64,24 +66,12 @@ export async function createBlockDecoder(wasm) {
   /** What the kernels need of columns: `stride` entries for each row class mod 4. Bytes have no classes. */
   function takeColumns({ cols, columnClasses = [] }) {
     const stride = 16 * Math.ceil(cols / 16);
-    const zeros = new Int16Array(4 * stride);
-    const slotOffsets = new Uint16Array(4 * stride);
-    const unpacks = new Uint8Array(4 * stride).fill(0x80);
-    const counts = new Uint8Array(stride / 4);
-    for (const [c, column] of columnClasses.entries()) {
-      for (let k = 0; k < 4; k++) {
-        zeros[k * stride + c] = 4 * ((column + k) >> 2);
-        slotOffsets[k * stride + c] = 16384 * ((column + k) & 3);
-      }
-      const [group, own] = [c >> 4, column & 3];
-      unpacks[64 * group + 16 * own + (c & 15)] = counts[4 * group + own]++;
-    }
-    const place = (array) => {
-      const at = take(array.byteLength);
-      put(at, array);
-      return at;
-    };
-    return { stride, zeros: place(zeros), slotOffsets: place(slotOffsets), unpacks: place(unpacks), counts: place(counts) };
+    const [zeros, tableBits, slotOffsets] = [take(8 * stride), take(4 * stride), take(8 * stride)];
+    const [packs, unpacks, counts] = [take(4 * stride), take(4 * stride), take(stride / 4)];
+    const classes = columnClasses.length > 0 ? take(2 * cols) : 0;
+    if (classes > 0) put(classes, columnClasses);
+    kernel.fillColumns(classes, cols, stride, zeros, tableBits, slotOffsets, packs, unpacks, counts);
+    return { stride, zeros, slotOffsets, unpacks, counts };
   }
 
   function checksumAt(at, length) {
@@ -176,18 +166,22 @@ export async function createBlockDecoder(wasm) {
 
   /** @returns whether all streams end with their elements. */
   function decodeStreams(kind, at, lengths, sizes, queues) {
-    const tables = (t) => (kind === "bytes" ? [bytes.triples, bytes.singles] : [floats.triples + 16384 * t, floats.singles + 8192 * t]);
+    const { triples, singles } = kind === "bytes" ? bytes : floats;
     if (lengths.length === 1) {
-      const end = queues.reduce((bit, queue, t) => kernel.decodeStream(at, bit, sizes[t], ...tables(t), queue), 0);
+      let end = 0;
+      for (const [t, queue] of queues.entries()) {
+        const own = kind === "bytes" ? 0 : t;
+        end = kernel.decodeStream(at, end, sizes[t], triples + 16384 * own, singles + 8192 * own, queue);
+      }
       return endsStream(end, lengths[0], true);
     }
-    const begins = startsOf(at, lengths);
-    return queues.every((queue, t) => {
-      const four = new Uint32Array(memory.buffer, pointers, QUEUES);
-      four.set(begins.slice(PARTS * t, PARTS * (t + 1)));
-      kernel.decodeQueue(pointers, sizes[t], Math.ceil(sizes[t] / PARTS), ...tables(t), queue);
-      return four.every((bits, p) => endsStream(bits, lengths[PARTS * t + p], t === QUEUES - 1 && p === PARTS - 1));
-    });
+    const numbers = (from, values) => new Uint32Array(memory.buffer, from, values.length).set(values);
+    numbers(streams, startsOf(at, lengths));
+    numbers(queueSizes, sizes);
+    numbers(pointers, queues);
+    kernel.decodeQueues(streams, queueSizes, pointers, triples, singles, kind === "bytes" ? 1 : QUEUES);
+    const ends = new Uint32Array(memory.buffer, streams, lengths.length);
+    return lengths.every((length, s) => endsStream(ends[s], length, s === lengths.length - 1));
   }
   return { decodeBlock, checksum };
 }

@@ -3,8 +3,9 @@
 //
 // kind: 0 bf16, 1 f16, 2 bytes. Sizes are checked before a call; what the streams hold is not trusted.
 export { addColumns, cheapestRows, countBytes, sumRows } from "./classes.as";
+export { fillColumns } from "./columns.as";
 export { checksumLanes, copyBytes } from "./checksum.as";
 export { packRawBits, unpackRawBits } from "./raw-bits.as";
 export { toSymbols } from "./symbols.as";
 export { decodeRans, encodeRans } from "./rans.as";
-export { decodeQueue, decodeStream, encodePairs, encodeStream, fromQueues, toQueues } from "./huffman.as";
+export { decodeQueues, decodeStream, encodeQueues, encodeStream, fromQueues, toQueues } from "./huffman.as";

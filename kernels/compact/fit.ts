@@ -3,7 +3,7 @@
  * @module
  */
 import type { CompactLevel } from "../../formats/encodings/compact/block.ts";
-import { columnClasses, columnFactor, rowClass } from "../../formats/encodings/compact/classes.ts";
+import { columnClasses, columnFactor, MAX_COLUMN_CLASS, rowClass } from "../../formats/encodings/compact/classes.ts";
 import type { BlockCoder } from "../../formats/encodings/compact/coder.ts";
 import { COST_COLUMNS, STEP_COSTS } from "../../formats/encodings/compact/row-costs.ts";
 import type { MatrixView } from "../../formats/encodings/compact/view.ts";
@@ -13,6 +13,14 @@ import { takeColumns } from "./tables.ts";
 
 /** Bytes of a tensor in the kernels' memory at a time. */
 const PIECE = 2 ** 19;
+
+/** By column class. */
+const COLUMN_FACTORS = Float32Array.from({ length: 2 * MAX_COLUMN_CLASS + 1 }, (_, i) => columnFactor(i - MAX_COLUMN_CLASS));
+/** By table, step (down, up) and symbol: how many bits more a symbol takes than with the class there is. */
+const STEP_BYTES = Uint8Array.from({ length: 512 }, (_, i) => {
+  const [table, step, symbol] = [i >> 7, 1 + ((i >> 6) & 1), i & 63];
+  return STEP_COSTS[step]![64 * table + symbol]! - STEP_COSTS[0]![64 * table + symbol]!;
+});
 
 /** @param scratch - 32 bytes. Regions that are taken are the caller's to release. */
 export function createClassFitter(
@@ -54,14 +62,14 @@ export function createClassFitter(
     const { kind, rows, cols } = view;
     const code = KINDS.indexOf(kind);
     const factors = workspace.take(4 * cols);
-    workspace.f32(factors).set(Float32Array.from(columns, columnFactor));
+    const factorWords = workspace.f32(factors);
+    for (let c = 0; c < cols; c++) factorWords[c] = COLUMN_FACTORS[columns[c]! + MAX_COLUMN_CLASS]!;
     const sums = workspace.take(4 * rows);
     const found = workspace.take(2 * rows);
-    const tables = level === "fast" ? takeColumns(workspace, cols, columns, "max") : undefined;
-    const counts = workspace.take(1024);
-    const costs = workspace.take(1536);
-    const costWords = new Uint16Array(workspace.memory.buffer, costs.at, 768);
-    STEP_COSTS.forEach((step, i) => costWords.set(step, 256 * i));
+    const tables = level === "fast" ? takeColumns(workspace, kernel, cols, columns, "fast") : undefined;
+    const queues = workspace.take(2048);
+    const steps = workspace.take(512);
+    if (tables !== undefined) workspace.bytes(steps).set(STEP_BYTES);
     let spaces: { readonly symbols: number; readonly escapes: number } | undefined;
     const measured = Math.min(cols, COST_COLUMNS);
     for (const [at, first, count] of pieces(view, bytes)) {
@@ -75,7 +83,7 @@ export function createClassFitter(
       const { symbols, escapes } = spaces;
       const own = found.at + 2 * first;
       kernel.toSymbols(at, count, measured, code, own, tables.zeros, tables.tableBits, tables.stride, cols, symbols, escapes);
-      kernel.cheapestRows(symbols, count, measured, own, counts.at, costs.at);
+      kernel.cheapestRows(symbols, count, measured, own, tables.packs, tables.counts, queues.at, steps.at);
     }
     return new Int16Array(workspace.memory.buffer, found.at, rows).slice();
   }

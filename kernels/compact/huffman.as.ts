@@ -1,5 +1,5 @@
 // Level `fast`, see huffman.ts. AssemblyScript, not TypeScript.
-import { endsEscapes, finishTail, openEscapes, patternsOf, rowBase, storeBf16 } from "./symbols.as";
+import { endsEscapes, finishTail, openEscapes, patternsOf, putEscapes, rowBase, storeBf16 } from "./symbols.as";
 
 /**
  * Symbols of `rows` rows to their queues. `queues`: four u32, where each queue is written; replaced by its end. Up to 15 bytes past an end are written.
@@ -75,31 +75,59 @@ export function encodeStream(symbols: usize, count: i32, table: usize, out: usiz
   return held > 0 ? out + 1 : out;
 }
 
-// Code of two symbols of one table, u32: code << 8 | length. The bits above a symbol's six are its table's number.
+// Codes of two symbols.
 // @ts-ignore: decorator
 @inline
-function pairCode(table: usize, two: u32): u32 {
-  return load<u32>(table + <usize>(((two & 0x3f) | ((two >> 2) & 0xfc0)) << 2));
+function pairAt(pairs: usize, offset: u16): u64 {
+  return <u64>load<u32>(pairs + <usize>offset);
 }
 
-/** `encodeStream` for symbols of one table of floats. `pairs`: by two symbols, six bits each, u32: code << 8 | length; `singles` as `table` there. */
-export function encodePairs(symbols: usize, count: i32, pairs: usize, singles: usize, out: usize): usize {
+/**
+ * `encodeStream` for symbols of one table of floats. `pairs`: by two symbols, six bits each, u32: code << 6 | length; `singles` as `table` there.
+ * `scratch`: 16 bytes.
+ */
+function encodePairs(symbols: usize, count: i32, pairs: usize, singles: usize, scratch: usize, out: usize): usize {
   let pending: u64 = 0;
   let held: u64 = 0;
-  let i = 0;
-  for (; i + 4 <= count; i += 4) {
-    const four = load<u32>(symbols + i);
-    const ab = pairCode(pairs, four & 0xffff), de = pairCode(pairs, four >> 16);
-    const lengthAb = <u64>(ab & 0xff);
-    pending |= (<u64>(ab >> 8) | (<u64>(de >> 8) << lengthAb)) << held;
-    held += lengthAb + <u64>(de & 0xff);
+  const end = symbols + count;
+  // The bits above a symbol's six are its table's number: eight pairs as offsets into the table.
+  const second = i16x8.splat(0x3f00), first = i16x8.splat(0xfc);
+  for (let left = count >> 4; left > 0; left--) {
+    const v = v128.load(symbols);
+    v128.store(scratch, v128.or(v128.and(v, second), v128.and(i16x8.shl(v, 2), first)));
+    // Shifts look at the low six bits alone, which are lengths and their sums.
+    let ab = pairAt(pairs, load<u16>(scratch, 0)), de = pairAt(pairs, load<u16>(scratch, 2));
+    pending |= ((ab >> 6) | ((de >> 6) << ab)) << held;
+    held += ab + de;
     store<u64>(out, pending);
-    out += <usize>(held >> 3);
+    out += <usize>((held >> 3) & 7);
     pending >>= held & 0x38;
     held &= 7;
+    ab = pairAt(pairs, load<u16>(scratch, 4)), de = pairAt(pairs, load<u16>(scratch, 6));
+    pending |= ((ab >> 6) | ((de >> 6) << ab)) << held;
+    held += ab + de;
+    store<u64>(out, pending);
+    out += <usize>((held >> 3) & 7);
+    pending >>= held & 0x38;
+    held &= 7;
+    ab = pairAt(pairs, load<u16>(scratch, 8)), de = pairAt(pairs, load<u16>(scratch, 10));
+    pending |= ((ab >> 6) | ((de >> 6) << ab)) << held;
+    held += ab + de;
+    store<u64>(out, pending);
+    out += <usize>((held >> 3) & 7);
+    pending >>= held & 0x38;
+    held &= 7;
+    ab = pairAt(pairs, load<u16>(scratch, 12)), de = pairAt(pairs, load<u16>(scratch, 14));
+    pending |= ((ab >> 6) | ((de >> 6) << ab)) << held;
+    held += ab + de;
+    store<u64>(out, pending);
+    out += <usize>((held >> 3) & 7);
+    pending >>= held & 0x38;
+    held &= 7;
+    symbols += 16;
   }
-  for (; i < count; i++) {
-    const a = codeOf(singles, <u64>load<u8>(symbols + i));
+  for (; symbols < end; symbols++) {
+    const a = codeOf(singles, <u64>load<u8>(symbols));
     pending |= <u64>(a >> 8) << held;
     held += <u64>(a & 0xff);
     store<u64>(out, pending);
@@ -109,6 +137,26 @@ export function encodePairs(symbols: usize, count: i32, pairs: usize, singles: u
   }
   store<u64>(out, pending);
   return held > 0 ? out + 1 : out;
+}
+
+/**
+ * The four streams of each of four queues to `out`, one behind the other. `queues`, `lengths`: four u32 each, where symbols lie and how many they are.
+ *
+ * `pairs`, `singles`: see `encodePairs`; `pairs` is of four tables, one behind the other, or 0 for symbols that are bytes. `ends`: receives sixteen u32.
+ */
+export function encodeQueues(queues: usize, lengths: usize, pairs: usize, singles: usize, scratch: usize, out: usize, ends: usize): void {
+  for (let t: usize = 0; t < 4; t++) {
+    let symbols = <usize>load<u32>(queues + (t << 2));
+    let left = load<i32>(lengths + (t << 2));
+    const part = (left + 3) >> 2;
+    for (let p: usize = 0; p < 4; p++) {
+      const count = min(part, left);
+      out = pairs == 0 ? encodeStream(symbols, count, singles, out) : encodePairs(symbols, count, pairs + (t << 14), singles, scratch, out);
+      store<u32>(ends + (t << 4) + (p << 2), <u32>out);
+      symbols += count;
+      left -= count;
+    }
+  }
 }
 
 // @ts-ignore: decorator
@@ -166,7 +214,7 @@ function offsetsAt(at: u64): u64 {
  *
  * `part`: symbols of each stream; the last ones have what is left. Otherwise as `decodeStream`.
  */
-export function decodeQueue(streams: usize, count: i32, part: i32, triples: usize, singles: usize, to: usize): void {
+function decodeQueue(streams: usize, count: i32, part: i32, triples: usize, singles: usize, to: usize): void {
   const begin1 = to + min(part, count), begin2 = to + min(2 * part, count), begin3 = to + min(3 * part, count), end = to + count;
   let at0 = <u64>load<u32>(streams) << 3, at1 = <u64>load<u32>(streams, 4) << 3;
   let at2 = <u64>load<u32>(streams, 8) << 3, at3 = <u64>load<u32>(streams, 12) << 3;
@@ -247,6 +295,29 @@ function finishStream(begin: usize, at: u64, count: i32, triples: usize, singles
 }
 
 /**
+ * Decodes four queues. `streams`: sixteen u32, where each stream begins; replaced by the bits it took. `queues`, `lengths`: four u32 each.
+ *
+ * `triples`, `singles`: see `decodeStream`; of `tables` tables (four or one), one behind the other.
+ */
+export function decodeQueues(streams: usize, lengths: usize, queues: usize, triples: usize, singles: usize, tables: i32): void {
+  for (let t: usize = 0; t < 4; t++) {
+    const count = load<i32>(lengths + (t << 2));
+    const own = tables == 1 ? 0 : t;
+    decodeQueue(streams + (t << 4), count, (count + 3) >> 2, triples + (own << 14), singles + (own << 13), <usize>load<u32>(queues + (t << 2)));
+  }
+}
+
+// Sixteen symbols from where four queues are. `m`: their four vectors.
+// @ts-ignore: decorator
+@inline
+function fourQueues(p0: usize, p1: usize, p2: usize, p3: usize, m: usize): v128 {
+  return v128.or(
+    v128.or(v128.swizzle(v128.load(p0), v128.load(m)), v128.swizzle(v128.load(p1), v128.load(m, 16))),
+    v128.or(v128.swizzle(v128.load(p2), v128.load(m, 32)), v128.swizzle(v128.load(p3), v128.load(m, 48))),
+  );
+}
+
+/**
  * Elements of `rows` rows of floats from their queues. `queues`: four u32, where each queue begins; up to 15 bytes past its end are read.
  *
  * `unpacks`: by 16 columns and column class mod 4, a vector: for each column of that class its number among them, 0x80 for others. `counts` as in `toQueues`;
@@ -258,7 +329,7 @@ export function fromQueues(
   raw: usize, signs: usize, escapes: usize, escapeBytes: i32, scratch: usize, out: usize,
 ): i32 {
   openEscapes(escapes, escapeBytes);
-  const whole = cols & ~15;
+  const whole = <usize>(cols & ~15);
   let i: usize = 0;
   for (let r = 0; r < rows; r++) {
     const q = <i32>load<i16>(rowClasses + (<usize>r << 1));
@@ -268,29 +339,37 @@ export function fromQueues(
     const bases = i16x8.splat(<i16>base);
     const q0 = queues + (k << 2), q1 = queues + (((k + 1) & 3) << 2), q2 = queues + (((k + 2) & 3) << 2), q3 = queues + (((k + 3) & 3) << 2);
     let p0 = <usize>load<u32>(q0), p1 = <usize>load<u32>(q1), p2 = <usize>load<u32>(q2), p3 = <usize>load<u32>(q3);
-    for (let c: usize = 0; c < <usize>cols; c += 16) {
-      const m = unpacks + (c << 2);
+    let c: usize = 0;
+    while (kind == 0 && c < whole) {
+      // Escapes are looked for in the condition: a loop of one block keeps its constants in registers.
+      let found: i32;
+      do {
+        const m = unpacks + (c << 2);
+        const n = counts + (c >> 2);
+        found = storeBf16(fourQueues(p0, p1, p2, p3, m), bases, z + (c << 1), raw + i + c, out + (c << 1));
+        p0 += load<u8>(n);
+        p1 += load<u8>(n, 1);
+        p2 += load<u8>(n, 2);
+        p3 += load<u8>(n, 3);
+        c += 16;
+      } while (<i32>(<usize>(found - 1) & (c - whole)) < 0);
+      if (found != 0) putEscapes(found, base, z + ((c - 16) << 1), out + ((c - 16) << 1));
+    }
+    for (; c < <usize>cols; c += 16) {
       const n = counts + (c >> 2);
-      const v = v128.or(
-        v128.or(v128.swizzle(v128.load(p0), v128.load(m)), v128.swizzle(v128.load(p1), v128.load(m, 16))),
-        v128.or(v128.swizzle(v128.load(p2), v128.load(m, 32)), v128.swizzle(v128.load(p3), v128.load(m, 48))),
-      );
+      const v = fourQueues(p0, p1, p2, p3, unpacks + (c << 2));
       p0 += load<u8>(n);
       p1 += load<u8>(n, 1);
       p2 += load<u8>(n, 2);
       p3 += load<u8>(n, 3);
-      if (kind == 0 && c < <usize>whole) {
-        storeBf16(v, bases, z + (c << 1), raw + i + c, scratch, out + (c << 1));
-        continue;
-      }
       const a = i16x8.extend_low_i8x16_u(v), b = i16x8.extend_high_i8x16_u(v);
-      if (c < <usize>whole) {
+      if (c < whole) {
         v128.store(out + (c << 1), patternsOf(kind, a, bases, v128.load(z + (c << 1)), raw, signs, i + c, scratch));
         v128.store(out + (c << 1) + 16, patternsOf(kind, b, bases, v128.load(z + (c << 1) + 16), raw, signs, i + c + 8, scratch));
       } else {
         v128.store(scratch, a, 48);
         v128.store(scratch, b, 64);
-        finishTail(kind, scratch + 48, cols - whole, base, z + (c << 1), raw, signs, i + c, out + (c << 1));
+        finishTail(kind, scratch + 48, cols - <i32>whole, base, z + (c << 1), raw, signs, i + c, out + (c << 1));
       }
     }
     store<u32>(q0, <u32>p0);

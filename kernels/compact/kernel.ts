@@ -8,6 +8,17 @@ export interface CompactKernel {
   countBytes(x: number, count: number, tables: number): void;
   copyBytes(to: number, from: number, bytes: number): void;
   checksumLanes(x: number, bytes: number, lanes: number): void;
+  fillColumns(
+    columns: number,
+    cols: number,
+    stride: number,
+    zeros: number,
+    tableBits: number,
+    slotOffsets: number,
+    packs: number,
+    unpacks: number,
+    counts: number,
+  ): void;
   toSymbols(
     x: number,
     rows: number,
@@ -23,7 +34,16 @@ export interface CompactKernel {
   ): number;
   packRawBits(x: number, count: number, kind: number, out: number): void;
   unpackRawBits(bits: number, count: number, out: number): void;
-  cheapestRows(symbols: number, rows: number, cols: number, rowClasses: number, tables: number, costs: number): void;
+  cheapestRows(
+    symbols: number,
+    rows: number,
+    cols: number,
+    rowClasses: number,
+    packs: number,
+    counts: number,
+    queues: number,
+    steps: number,
+  ): void;
   encodeRans(symbols: number, rows: number, cols: number, table: number, packs: number, words: number, states: number): number;
   decodeRans(
     words: number,
@@ -45,10 +65,10 @@ export interface CompactKernel {
     out: number,
   ): number;
   toQueues(symbols: number, rows: number, cols: number, rowClasses: number, packs: number, counts: number, queues: number): void;
-  encodePairs(symbols: number, count: number, pairs: number, singles: number, out: number): number;
+  encodeQueues(queues: number, lengths: number, pairs: number, singles: number, scratch: number, out: number, ends: number): void;
   encodeStream(symbols: number, count: number, table: number, out: number): number;
   decodeStream(stream: number, at: number, count: number, triples: number, singles: number, to: number): number;
-  decodeQueue(streams: number, count: number, part: number, triples: number, singles: number, to: number): void;
+  decodeQueues(streams: number, lengths: number, queues: number, triples: number, singles: number, tables: number): void;
   fromQueues(
     queues: number,
     rows: number,

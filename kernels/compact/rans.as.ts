@@ -1,5 +1,5 @@
 // Level `max`, see rans.ts. AssemblyScript, not TypeScript.
-import { endsEscapes, finishTail, openEscapes, patternsOf, rowBase, storeBf16 } from "./symbols.as";
+import { endsEscapes, finishTail, fromSymbols, openEscapes, putEscapes, rowBase, storeBf16 } from "./symbols.as";
 
 const STATE_MIN: u32 = 65536;
 const LANES: i32 = 16;
@@ -41,45 +41,49 @@ export function encodeRans(symbols: usize, rows: i32, cols: i32, table: usize, p
   const size = i32x4.splat(4096);
   for (let r = rows - 1; r >= 0; r--) {
     for (let c = cols - 1; c >= whole; c--) words = put(words, states + (<usize>(c & 15) << 2), table + (<usize>load<u8>(row + c) << 3));
-    for (let c = whole - 4; c >= 0; c -= 4) {
-      const four = <usize>load<u32>(row + c);
-      const lane = states + (<usize>(c & 12) << 2);
-      const e01 = entryPair(table, (four & 0xff) << 3, (four >> 5) & 0x7f8);
-      const e23 = entryPair(table, (four >> 13) & 0x7f8, (four >> 21) & 0x7f8);
-      const reciprocal = i32x4.shuffle(e01, e23, 0, 2, 4, 6);
-      const facts = i32x4.shuffle(e01, e23, 1, 3, 5, 7);
-      const frequency = i32x4.shr_u(facts, 16);
-      let x = v128.load(lane);
-      const over = i32x4.ge_s(i32x4.shr_u(x, 20), frequency);
-      const mask = i32x4.bitmask(over);
-      v128.store64_lane(words - 8, v128.swizzle(x, v128.load(packs + (<usize>mask << 4))), 0);
-      words -= <usize>popcnt(mask) << 1;
-      x = v128.bitselect(i32x4.shr_u(x, 16), x, over);
-      // The quotient is right or one too small.
-      const quotient = i8x16.shuffle(
-        i64x2.extmul_low_i32x4_u(x, reciprocal), i64x2.extmul_high_i32x4_u(x, reciprocal),
-        4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31,
-      );
-      const rest = i32x4.sub(x, i32x4.mul(quotient, frequency));
-      const more = v128.and(i32x4.ge_s(rest, frequency), i32x4.sub(size, frequency));
-      v128.store(lane, i32x4.add(i32x4.add(i32x4.shl(quotient, 12), rest), i32x4.add(v128.and(facts, low), more)));
+    if (whole > 0) {
+      let c = whole - 4;
+      do {
+        const four = <usize>load<u32>(row + c);
+        const lane = states + (<usize>(c & 12) << 2);
+        const e01 = entryPair(table, (four & 0xff) << 3, (four >> 5) & 0x7f8);
+        const e23 = entryPair(table, (four >> 13) & 0x7f8, (four >> 21) & 0x7f8);
+        const reciprocal = i32x4.shuffle(e01, e23, 0, 2, 4, 6);
+        const facts = i32x4.shuffle(e01, e23, 1, 3, 5, 7);
+        const frequency = i32x4.shr_u(facts, 16);
+        let x = v128.load(lane);
+        const over = i32x4.ge_s(i32x4.shr_u(x, 20), frequency);
+        const mask = i32x4.bitmask(over);
+        v128.store64_lane(words - 8, v128.swizzle(x, v128.load(packs + (<usize>mask << 4))), 0);
+        words -= <usize>popcnt(mask) << 1;
+        x = v128.bitselect(i32x4.shr_u(x, 16), x, over);
+        // The quotient is right or one too small.
+        const quotient = i8x16.shuffle(
+          i64x2.extmul_low_i32x4_u(x, reciprocal), i64x2.extmul_high_i32x4_u(x, reciprocal),
+          4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31,
+        );
+        const rest = i32x4.sub(x, i32x4.mul(quotient, frequency));
+        const more = v128.and(i32x4.ge_s(rest, frequency), i32x4.sub(size, frequency));
+        v128.store(lane, i32x4.add(i32x4.add(i32x4.shl(quotient, 12), rest), i32x4.add(v128.and(facts, low), more)));
+        c -= 4;
+      } while (c >= 0);
     }
     row -= cols;
   }
   return words;
 }
 
-// One step of four lanes: looks entries up. Entry by slot, u32: frequency << 20 | (slot - start) << 8 | symbol.
+// Entries of four lanes. `places`: i32, where each lane's table lies. Entry by slot, u32: frequency << 20 | (slot - start) << 8 | symbol.
 // @ts-ignore: decorator
 @inline
-function lookUp(x: v128, tables: usize, offsets: usize): v128 {
-  const index = i32x4.add(i32x4.shl(v128.and(x, i32x4.splat(4095)), 2), v128.load16x4_u(offsets));
-  const low = i64x2.extract_lane(index, 0);
-  const high = i64x2.extract_lane(index, 1);
-  let e = v128.load32_zero(tables + <usize>(low & 0xffff));
-  e = v128.load32_lane(tables + <usize>(low >> 32), e, 1);
-  e = v128.load32_lane(tables + <usize>(high & 0xffff), e, 2);
-  return v128.load32_lane(tables + <usize>(high >> 32), e, 3);
+function lookUp(x: v128, places: v128): v128 {
+  const at = i32x4.add(i32x4.shl(v128.and(x, i32x4.splat(4095)), 2), places);
+  const low = i64x2.extract_lane(at, 0);
+  const high = i64x2.extract_lane(at, 1);
+  let e = v128.load32_zero(<usize>low);
+  e = v128.load32_lane(<usize>(low >> 32), e, 1);
+  e = v128.load32_lane(<usize>high, e, 2);
+  return v128.load32_lane(<usize>(high >> 32), e, 3);
 }
 
 // @ts-ignore: decorator
@@ -118,7 +122,7 @@ export function decodeRans(
   let x0 = v128.load(states), x1 = v128.load(states, 16), x2 = v128.load(states, 32), x3 = v128.load(states, 48);
   const whole = cols & ~15;
   const bits: usize = kind == 2 ? 0 : 1;
-  const low = i32x4.splat(0xff);
+  const low = i32x4.splat(0xff), tableBase = i32x4.splat(<i32>tables);
   let i: usize = 0;
   for (let r = 0; r < rows; r++) {
     const q = <i32>load<i16>(rowClasses + (<usize>r << 1));
@@ -126,11 +130,49 @@ export function decodeRans(
     const o = offsets + <usize>((q & 3) * stride) * 2;
     const base = rowBase(q);
     const bases = i16x8.splat(<i16>base);
-    for (let c: usize = 0; c < <usize>whole; c += 16) {
-      const e0 = lookUp(x0, tables, o + (c << 1));
-      const e1 = lookUp(x1, tables, o + (c << 1) + 8);
-      const e2 = lookUp(x2, tables, o + (c << 1) + 16);
-      const e3 = lookUp(x3, tables, o + (c << 1) + 24);
+    let c: usize = 0;
+    while (kind == 0 && c < <usize>whole) {
+      // Escapes are looked for in the condition: a loop of one block keeps its constants in registers, and putting elements together fills the time that states wait.
+      let found: i32;
+      do {
+        const e0 = lookUp(x0, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1))));
+        const e1 = lookUp(x1, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1), 8)));
+        const e2 = lookUp(x2, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1), 16)));
+        const e3 = lookUp(x3, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1), 24)));
+        x0 = step(x0, e0);
+        x1 = step(x1, e1);
+        x2 = step(x2, e2);
+        x3 = step(x3, e3);
+        let small = isSmall(x0);
+        let mask = i32x4.bitmask(small);
+        x0 = refill(x0, small, mask, words, shuffles);
+        words += <usize>popcnt(mask) << 1;
+        small = isSmall(x1);
+        mask = i32x4.bitmask(small);
+        x1 = refill(x1, small, mask, words, shuffles);
+        words += <usize>popcnt(mask) << 1;
+        small = isSmall(x2);
+        mask = i32x4.bitmask(small);
+        x2 = refill(x2, small, mask, words, shuffles);
+        words += <usize>popcnt(mask) << 1;
+        small = isSmall(x3);
+        mask = i32x4.bitmask(small);
+        x3 = refill(x3, small, mask, words, shuffles);
+        words += <usize>popcnt(mask) << 1;
+        const a = i16x8.narrow_i32x4_u(v128.and(e0, low), v128.and(e1, low));
+        const b = i16x8.narrow_i32x4_u(v128.and(e2, low), v128.and(e3, low));
+        found = storeBf16(i8x16.narrow_i16x8_u(a, b), bases, z + (c << 1), raw + i + c, out + (c << 1));
+        c += 16;
+      } while (((found - 1) & (<i32>c - whole)) < 0);
+      if (found != 0) putEscapes(found, base, z + ((c - 16) << 1), out + ((c - 16) << 1));
+    }
+    // Symbols of f16 wait in the second half of where the row's elements go: those are written from the first on, and never reach one that is still to be read.
+    const symbols = out + (<usize>cols << bits) - <usize>cols;
+    for (; c < <usize>whole; c += 16) {
+      const e0 = lookUp(x0, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1))));
+      const e1 = lookUp(x1, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1), 8)));
+      const e2 = lookUp(x2, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1), 16)));
+      const e3 = lookUp(x3, i32x4.add(tableBase, v128.load16x4_u(o + (c << 1), 24)));
       x0 = step(x0, e0);
       x1 = step(x1, e1);
       x2 = step(x2, e2);
@@ -153,13 +195,9 @@ export function decodeRans(
       words += <usize>popcnt(mask) << 1;
       const a = i16x8.narrow_i32x4_u(v128.and(e0, low), v128.and(e1, low));
       const b = i16x8.narrow_i32x4_u(v128.and(e2, low), v128.and(e3, low));
-      if (kind == 2) v128.store(out + c, i8x16.narrow_i16x8_u(a, b));
-      else if (kind == 0) storeBf16(i8x16.narrow_i16x8_u(a, b), bases, z + (c << 1), raw + i + c, scratch, out + (c << 1));
-      else {
-        v128.store(out + (c << 1), patternsOf(kind, a, bases, v128.load(z + (c << 1)), raw, signs, i + c, scratch));
-        v128.store(out + (c << 1) + 16, patternsOf(kind, b, bases, v128.load(z + (c << 1) + 16), raw, signs, i + c + 8, scratch));
-      }
+      v128.store(symbols + c, i8x16.narrow_i16x8_u(a, b));
     }
+    if (kind == 1) fromSymbols(symbols, whole, base, z, raw, signs, i, scratch, out);
     if (whole < cols) {
       v128.store(states, x0);
       v128.store(states, x1, 16);

@@ -39,16 +39,18 @@ export function packRawBits(x: usize, count: i32, kind: i32, out: usize): void {
     }
     return;
   }
-  let start = 0;
-  for (; start + 64 <= count; start += 64) {
-    const at = x + (<usize>start << 1);
+  const top = i8x16.splat(<i8>0xc0);
+  let at = x;
+  for (let left = count >> 6; left > 0; left--) {
     const last = rawOf(at + 96);
-    const top = i8x16.splat(<i8>0xc0);
-    v128.store(out, v128.or(rawOf(at), i8x16.shl(last, 6)));
-    v128.store(out, v128.or(rawOf(at + 32), v128.and(i8x16.shl(last, 4), top)), 16);
-    v128.store(out, v128.or(rawOf(at + 64), v128.and(i8x16.shl(last, 2), top)), 32);
+    // What shifts bring from the byte below lies under `top`.
+    v128.store(out, v128.or(rawOf(at), v128.and(i16x8.shl(last, 6), top)));
+    v128.store(out, v128.or(rawOf(at + 32), v128.and(i16x8.shl(last, 4), top)), 16);
+    v128.store(out, v128.or(rawOf(at + 64), v128.and(i16x8.shl(last, 2), top)), 32);
+    at += 128;
     out += 48;
   }
+  const start = count & ~63;
   const left = count - start;
   const g = (left + 3) >> 2;
   for (let i = 0; i < g; i++) {
@@ -59,19 +61,20 @@ export function packRawBits(x: usize, count: i32, kind: i32, out: usize): void {
 
 /** Raw bits of bf16 back to a byte each: sign * 32 + low mantissa. Writes up to 63 bytes past the end. */
 export function unpackRawBits(bits: usize, count: i32, out: usize): void {
-  const low = i8x16.splat(0x3f);
-  let start = 0;
-  for (; start + 64 <= count; start += 64) {
+  const low = i8x16.splat(0x3f), two = i8x16.splat(3), four = i8x16.splat(12), six = i8x16.splat(48);
+  for (let left = count >> 6; left > 0; left--) {
     const a = v128.load(bits);
     const b = v128.load(bits, 16);
     const c = v128.load(bits, 32);
     v128.store(out, v128.and(a, low));
     v128.store(out, v128.and(b, low), 16);
     v128.store(out, v128.and(c, low), 32);
-    v128.store(out, v128.or(i8x16.shr_u(a, 6), v128.or(i8x16.shl(i8x16.shr_u(b, 6), 2), i8x16.shl(i8x16.shr_u(c, 6), 4))), 48);
+    // What shifts bring from the byte above lies beside these masks.
+    v128.store(out, v128.or(v128.and(i16x8.shr_u(a, 6), two), v128.or(v128.and(i16x8.shr_u(b, 4), four), v128.and(i16x8.shr_u(c, 2), six))), 48);
     bits += 48;
     out += 64;
   }
+  const start = count & ~63;
   const g = (count - start + 3) >> 2;
   for (let i = 0; i < g; i++) {
     let last: u32 = 0;

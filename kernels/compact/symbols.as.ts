@@ -30,17 +30,22 @@ export function toSymbols(x: usize, rows: i32, cols: i32, kind: i32, rowClasses:
     const base = rowBase(q);
     const bases = i16x8.splat(<i16>base);
     const masks = i16x8.splat(<i16>mask);
-    const most = i16x8.splat(<i16>ESCAPE);
+    const most = i16x8.splat(<i16>ESCAPE), escape = i8x16.splat(<i8>ESCAPE);
+    const whole = cols & ~15;
     let c = 0;
-    for (; c + 16 <= cols; c += 16) {
-      const at = x + (<usize>c << 1), zero = z + (<usize>c << 1);
-      const first = i16x8.sub(i16x8.sub(v128.and(i16x8.shr_u(v128.load(at), shift), masks), bases), v128.load(zero));
-      const second = i16x8.sub(i16x8.sub(v128.and(i16x8.shr_u(v128.load(at, 16), shift), masks), bases), v128.load(zero, 16));
-      const bytes = i8x16.narrow_i16x8_u(i16x8.min_u(first, most), i16x8.min_u(second, most));
-      v128.store(symbols + c, v128.or(bytes, v128.load(t + c)));
-      if (v128.any_true(i8x16.eq(bytes, i8x16.splat(<i8>ESCAPE)))) {
-        for (let j = c; j < c + 16; j++) putEscape(x, j, shift, mask, base, z);
-      }
+    while (c < whole) {
+      // Escapes are looked for in the condition: a loop of one block keeps its constants in registers.
+      let found: i32;
+      do {
+        const at = x + (<usize>c << 1), zero = z + (<usize>c << 1);
+        const first = i16x8.sub(v128.and(i16x8.shr_u(v128.load(at), shift), masks), i16x8.add(bases, v128.load(zero)));
+        const second = i16x8.sub(v128.and(i16x8.shr_u(v128.load(at, 16), shift), masks), i16x8.add(bases, v128.load(zero, 16)));
+        const bytes = i8x16.narrow_i16x8_u(i16x8.min_u(first, most), i16x8.min_u(second, most));
+        v128.store(symbols + c, v128.or(bytes, v128.load(t + c)));
+        found = i8x16.bitmask(i8x16.eq(bytes, escape));
+        c += 16;
+      } while (((found - 1) & (c - whole)) < 0);
+      for (; found != 0; found &= found - 1) putEscape(x, c - 16 + ctz(found), shift, mask, base, z);
     }
     for (; c < cols; c++) {
       const symbol = ((<i32>load<u16>(x + (<usize>c << 1)) >> shift) & mask) - base - <i32>load<i16>(z + (<usize>c << 1));
@@ -173,20 +178,40 @@ export function finishTail(kind: i32, scratch: usize, count: i32, base: i32, z: 
   }
 }
 
-/** Sixteen bf16 patterns from symbols in bytes, to `out`: as `patternsOf`, with one look for escapes. `zeros`: i16 by column, `raw`: a byte by element. */
+/**
+ * Sixteen bf16 patterns from symbols in bytes, to `out`. `zeros`: i16 by column, `raw`: a byte by element.
+ * @returns which of them are escapes, a bit each: `putEscapes` is to finish those.
+ */
 // @ts-ignore: decorator
 @inline
-export function storeBf16(symbols: v128, bases: v128, zeros: usize, raw: usize, scratch: usize, out: usize): void {
-  const a = i16x8.extend_low_i8x16_u(symbols), b = i16x8.extend_high_i8x16_u(symbols);
-  let codedA = i16x8.add(i16x8.add(a, bases), v128.load(zeros));
-  let codedB = i16x8.add(i16x8.add(b, bases), v128.load(zeros, 16));
-  if (v128.any_true(i8x16.eq(symbols, i8x16.splat(<i8>ESCAPE)))) {
-    codedA = codedWithEscapes(a, codedA, scratch);
-    codedB = codedWithEscapes(b, codedB, scratch);
-  }
-  const rawA = v128.load8x8_u(raw), rawB = v128.load8x8_u(raw + 8);
-  // The sign comes to the top by a shift; what the shift brings along lies under the coded bits.
+export function storeBf16(symbols: v128, bases: v128, zeros: usize, raw: usize, out: usize): i32 {
+  const a = i16x8.add(i16x8.extend_low_i8x16_u(symbols), i16x8.add(bases, v128.load(zeros)));
+  const b = i16x8.add(i16x8.extend_high_i8x16_u(symbols), i16x8.add(bases, v128.load(zeros, 16)));
+  // Bytes of the raw bits in their places, low ones and high ones: the sign is bit 5.
+  const r = v128.load(raw);
+  const lows = v128.and(r, i8x16.splat(0x1f));
+  const highs = v128.and(i16x8.shl(r, 2), i8x16.splat(<i8>0x80));
   const mask = i16x8.splat(0x7fe0);
-  v128.store(out, v128.bitselect(i16x8.shl(codedA, 5), v128.or(rawA, i16x8.shl(rawA, 10)), mask));
-  v128.store(out, v128.bitselect(i16x8.shl(codedB, 5), v128.or(rawB, i16x8.shl(rawB, 10)), mask), 16);
+  const restA = i8x16.shuffle(lows, highs, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const restB = i8x16.shuffle(lows, highs, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  v128.store(out, v128.or(v128.and(i16x8.shl(a, 5), mask), restA));
+  v128.store(out, v128.or(v128.and(i16x8.shl(b, 5), mask), restB), 16);
+  return i8x16.bitmask(i8x16.eq(symbols, i8x16.splat(<i8>ESCAPE)));
+}
+
+/** Finishes what `storeBf16` stored, where `which` says: the coded bits come from the escapes. */
+export function putEscapes(which: i32, base: i32, zeros: usize, out: usize): void {
+  for (; which != 0; which &= which - 1) {
+    const at = <usize>(ctz(which) << 1);
+    const coded = nextEscape(base + <i32>load<i16>(zeros + at) - RELATIVE_MIN);
+    store<u16>(out + at, <u16>((<i32>load<u16>(out + at) & 0x801f) | ((coded & 0x3ff) << 5)));
+  }
+}
+
+/** Elements of a row of f16 from its first `whole` symbols, a multiple of 16. `i`: number of the first one in the block. */
+export function fromSymbols(symbols: usize, whole: i32, base: i32, zeros: usize, raw: usize, signs: usize, i: usize, scratch: usize, out: usize): void {
+  const bases = i16x8.splat(<i16>base);
+  for (let c: usize = 0; c < <usize>whole; c += 8) {
+    v128.store(out + (c << 1), patternsOf(1, v128.load8x8_u(symbols + c), bases, v128.load(zeros + (c << 1)), raw, signs, i + c, scratch));
+  }
 }

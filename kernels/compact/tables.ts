@@ -1,12 +1,13 @@
 /**
  * Look-up tables in the layout the kernels read, in a workspace.
- * The module beside artifacts, which stands alone, makes the same ones: `buildTable` in compact-tail.mjs, `takeColumns` in compact-block.mjs.
+ * The module beside artifacts, which stands alone, makes the same ones: `buildTable` in compact-tail.mjs.
  * @module
  */
 import { TABLE_BITS, TABLE_SIZE } from "../../formats/encodings/compact/frequencies.ts";
 import type { CompactLevel } from "../../formats/encodings/compact/block.ts";
 import type { CodeTable } from "../../formats/encodings/compact/table.ts";
 import type { Region, Workspace } from "../load-wasm.ts";
+import type { CompactKernel } from "./kernel.ts";
 
 /** Symbols a table takes in a symbol byte: `table * 64 + symbol` for floats, the byte itself for bytes. */
 const SYMBOLS_PER_TABLE = 64;
@@ -23,7 +24,7 @@ export interface KernelTables {
   readonly ransCodes: Region;
   /** By symbol byte, u32: code << 8 | length. */
   readonly huffmanCodes: Region;
-  /** Of floats, by table and two symbols of six bits, u32: code << 8 | length. */
+  /** Of floats, by table and two symbols of six bits, u32: code << 6 | length. */
   readonly pairCodes: Region;
 }
 
@@ -52,7 +53,7 @@ export function fillTables(workspace: Workspace, regions: KernelTables, tables: 
       const [a, b] = [i % SYMBOLS_PER_TABLE, Math.floor(i / SYMBOLS_PER_TABLE)];
       const length = (table.lengths[a] ?? 0) + (table.lengths[b] ?? 0);
       codePairs[t * SYMBOLS_PER_TABLE ** 2 + i] =
-        (((table.codes[a] ?? 0) | ((table.codes[b] ?? 0) << (table.lengths[a] ?? 0))) << 8) | length;
+        (((table.codes[a] ?? 0) | ((table.codes[b] ?? 0) << (table.lengths[a] ?? 0))) << 6) | length;
     }
     singles.set(table.byBits, t * TABLE_SIZE);
     for (let bits = 0; bits < TABLE_SIZE; bits++) {
@@ -115,56 +116,36 @@ export interface ColumnTables {
   readonly tableBits: number;
   /** u16 likewise, for `max`: table * 16384, the table's place among slots. */
   readonly slotOffsets: number;
-  /** For `fast`, see `toQueues` and `fromQueues`: 64 bytes for 16 columns each, and four. */
+  /** For floats at `fast`, see `toQueues` and `fromQueues`: 64 bytes for 16 columns each, and four. */
   readonly packs: number;
   readonly unpacks: number;
   readonly counts: number;
 }
 
 /** @param columns - classes; none for bytes. */
-export function takeColumns(workspace: Workspace, cols: number, columns: Int16Array, level: CompactLevel): ColumnTables {
+export function takeColumns(
+  workspace: Workspace,
+  kernel: CompactKernel,
+  cols: number,
+  columns: Int16Array,
+  level: CompactLevel,
+): ColumnTables {
   const isMax = level === "max";
+  const hasQueues = !isMax && columns.length > 0;
   const stride = 16 * Math.ceil(cols / 16);
-  const take = (bytes: number): number => {
-    const region = workspace.take(bytes);
-    workspace.bytes(region).fill(0);
-    return region.at;
-  };
+  const take = (isThere: boolean, bytes: number): number => (isThere ? workspace.take(bytes).at : 0);
+  const classes = take(columns.length > 0, 2 * cols);
+  if (columns.length > 0) new Int16Array(workspace.memory.buffer, classes, cols).set(columns);
   const tables: ColumnTables = {
     stride,
-    zeros: take(8 * stride),
-    tableBits: take(4 * stride),
-    slotOffsets: take(isMax ? 8 * stride : 0),
-    packs: take(isMax ? 0 : 4 * stride),
-    unpacks: take(isMax ? 0 : 4 * stride),
-    counts: take(isMax ? 0 : stride / 4),
+    zeros: take(true, 8 * stride),
+    tableBits: take(true, 4 * stride),
+    slotOffsets: take(isMax, 8 * stride),
+    packs: take(hasQueues, 4 * stride),
+    unpacks: take(hasQueues, 4 * stride),
+    counts: take(hasQueues, stride / 4),
   };
-  if (columns.length === 0) return tables;
-  const { buffer } = workspace.memory;
-  const zeros = new Int16Array(buffer, tables.zeros, 4 * stride);
-  const bits = new Uint8Array(buffer, tables.tableBits, 4 * stride);
-  const slots = new Uint16Array(buffer, tables.slotOffsets, isMax ? 4 * stride : 0);
-  for (let k = 0; k < 4; k++) {
-    for (let c = 0; c < cols; c++) {
-      const q = columns[c]! + k;
-      const i = k * stride + c;
-      zeros[i] = 4 * (q >> 2);
-      bits[i] = (q & 3) << 6;
-      if (isMax) slots[i] = (q & 3) * 16384;
-    }
-  }
-  if (!isMax) fillGroups(workspace, tables, columns);
+  const { zeros, tableBits, slotOffsets, packs, unpacks, counts } = tables;
+  kernel.fillColumns(classes, cols, stride, zeros, tableBits, slotOffsets, packs, unpacks, counts);
   return tables;
-}
-
-function fillGroups({ memory: { buffer } }: Workspace, { stride, packs, unpacks, counts }: ColumnTables, columns: Int16Array): void {
-  const pack = new Uint8Array(buffer, packs, 4 * stride).fill(0x80);
-  const unpack = new Uint8Array(buffer, unpacks, 4 * stride).fill(0x80);
-  const count = new Uint8Array(buffer, counts, stride / 4);
-  columns.forEach((column, c) => {
-    const [group, place, k] = [c >> 4, c & 15, column & 3];
-    const before = count[4 * group + k]!++;
-    pack[64 * group + 16 * k + before] = place;
-    unpack[64 * group + 16 * k + place] = before;
-  });
 }

@@ -95,41 +95,66 @@ export function encodeBlock(view: MatrixView, model: TensorModel, level: Compact
   return joinBlock(level, rows * cols, { ...parts, states, streams: [words] }, bytes);
 }
 
-/** The parts of a block, their lengths checked. */
-export interface BlockParts extends CodedParts {
+/** Where the parts of a block lie in it, from its first byte, checked. */
+export interface BlockLayout {
+  /** Set when the block holds its elements as they are; nothing else says anything then. */
+  readonly isPlain: boolean;
+  readonly raw: number;
+  readonly escapes: number;
+  /** Where the first stream begins: where escapes end. */
+  readonly streams: number;
+  /** Bytes of each stream, one behind the other. */
+  readonly lengths: readonly number[];
+}
+
+/** Finds the parts of a block. @throws {FormatError} `format.field` when they do not fit its length, or a state is too small. */
+export function layOutBlock(name: string, view: MatrixView, level: CompactLevel, b: number, block: Uint8Array): BlockLayout {
+  const count = rowsOfBlock(view, b) * view.cols;
+  if (block.length === wholeWords(count * view.elementBytes)) return { isPlain: true, raw: 0, escapes: 0, streams: 0, lengths: [] };
+  const numbers = new DataView(block.buffer, block.byteOffset, block.byteLength);
+  const fail = (text: string): FormatError => new FormatError("format.field", `${name}: ${text}`, { block: name });
+  const raw = headerBytes(level, count);
+  if (block.length < raw) throw fail(`${block.length} bytes are less than its header`);
+  const escapes = raw + rawBitsBytes(view.kind, count);
+  const streams = escapes + numbers.getUint16(0, true);
+  const named = level === "fast" && isSplit(count) ? QUEUES * PARTS - 1 : 0;
+  const lengths: number[] = [];
+  let end = streams;
+  for (let s = 0; s < named; s++) {
+    const length = numbers.getUint16(2 + 2 * s, true);
+    lengths.push(length);
+    end += length;
+  }
+  if (end > block.length) throw fail(`its parts take ${end} bytes, the block has ${block.length}`);
+  lengths.push(block.length - end);
+  const lanes = level === "max" ? LANES : 0;
+  for (let lane = 0; lane < lanes; lane++) {
+    const state = numbers.getUint32(4 + 4 * lane, true);
+    if (state < STATE_MIN) throw fail(`state ${lane} is ${state}, below ${STATE_MIN}`);
+  }
+  return { isPlain: false, raw, escapes, streams, lengths };
+}
+
+/** The parts of a block. */
+interface BlockParts extends CodedParts {
   /** Set when the block holds its elements as they are; nothing else is then. */
   readonly plain?: Uint8Array;
 }
 
-/** Takes a block apart. @throws {FormatError} `format.field` when its parts do not fit its length. */
-export function splitBlock(name: string, view: MatrixView, level: CompactLevel, b: number, block: Uint8Array): BlockParts {
-  const decoded = blockBytes(view, b);
+function splitBlock(name: string, view: MatrixView, level: CompactLevel, b: number, block: Uint8Array): BlockParts {
+  const { isPlain, raw, escapes, streams, lengths } = layOutBlock(name, view, level, b, block);
   const none = new Uint8Array(0);
   const states = new Uint32Array(LANES);
-  if (block.length === wholeWords(decoded)) {
-    return { plain: block.subarray(0, decoded), states, raw: none, escapes: none, streams: [] };
-  }
+  if (isPlain) return { plain: block.subarray(0, blockBytes(view, b)), states, raw: none, escapes: none, streams: [] };
   const numbers = new DataView(block.buffer, block.byteOffset, block.byteLength);
-  const fail = (text: string): FormatError => new FormatError("format.field", `${name}: ${text}`, { block: name });
-  const count = rowsOfBlock(view, b) * view.cols;
-  let at = headerBytes(level, count);
-  if (block.length < at) throw fail(`${block.length} bytes are less than its header`);
-  const rawBytes = rawBitsBytes(view.kind, count);
-  const escapeBytes = numbers.getUint16(0, true);
-  const named = level === "fast" && isSplit(count) ? QUEUES * PARTS - 1 : 0;
-  const lengths = Array.from({ length: named }, (_, s) => numbers.getUint16(2 + 2 * s, true));
-  const fixed = at + rawBytes + escapeBytes + lengths.reduce((sum, length) => sum + length, 0);
-  if (fixed > block.length) throw fail(`its parts take ${fixed} bytes, the block has ${block.length}`);
-  const lanes = level === "max" ? LANES : 0;
-  for (let lane = 0; lane < lanes; lane++) {
-    states[lane] = numbers.getUint32(4 + 4 * lane, true);
-    if (states[lane]! < STATE_MIN) throw fail(`state ${lane} is ${states[lane]}, below ${STATE_MIN}`);
-  }
-  const part = (length: number): Uint8Array => block.subarray(at, (at += length));
-  const raw = part(rawBytes);
-  const escapes = part(escapeBytes);
-  const streams = lengths.map(part);
-  return { states, raw, escapes, streams: [...streams, block.subarray(at)] };
+  if (level === "max") states.forEach((_, lane) => (states[lane] = numbers.getUint32(4 + 4 * lane, true)));
+  let at = streams;
+  return {
+    states,
+    raw: block.subarray(raw, escapes),
+    escapes: block.subarray(escapes, streams),
+    streams: lengths.map((length) => block.subarray(at, (at += length))),
+  };
 }
 
 /**

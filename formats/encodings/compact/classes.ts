@@ -32,9 +32,11 @@ const float = new Float32Array(word.buffer);
 /** Quarter octaves of a non-negative f32: four times (log2 x + 127), to the nearest; 0..1023. */
 export function quarterOctave(x: number): number {
   float[0] = x;
-  const mantissa = word[0]! & 0x7fffff;
-  let quarter = 4 * (word[0]! >>> 23);
-  for (const step of STEPS) if (mantissa > step) quarter++;
+  const bits = word[0]!;
+  const mantissa = bits & 0x7fffff;
+  let quarter = 4 * (bits >>> 23);
+  // Asked for every row and column of a model.
+  for (let i = 0; i < 4 && mantissa > STEPS[i]!; i++) quarter++;
   return Math.min(quarter, MAX_ROW_CLASS);
 }
 
@@ -71,10 +73,12 @@ export function sampleRows(view: MatrixView, bytes: Uint8Array): Uint8Array {
 /** Column classes from the columns' sums of `magnitude / row sum` over `sampled` rows. */
 export function columnClasses(sums: Float32Array, sampled: number): Int16Array {
   const cols = sums.length;
-  return Int16Array.from(sums, (sum) => {
-    const q = quarterOctave(Math.fround(Math.fround(sum * cols) / sampled)) - 4 * 127;
-    return Math.max(-MAX_COLUMN_CLASS, Math.min(MAX_COLUMN_CLASS, q));
-  });
+  const classes = new Int16Array(cols);
+  for (let c = 0; c < cols; c++) {
+    const q = quarterOctave(Math.fround(Math.fround(sums[c]! * cols) / sampled)) - 4 * 127;
+    classes[c] = Math.max(-MAX_COLUMN_CLASS, Math.min(MAX_COLUMN_CLASS, q));
+  }
+  return classes;
 }
 
 /** Row class from the row's sum of `magnitude / column factor`. */

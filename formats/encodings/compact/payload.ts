@@ -20,13 +20,19 @@ import {
 import { sampleRows } from "./classes.ts";
 import { blocksPerRange, rangeOf, viewMatrix, type MatrixView } from "./view.ts";
 
-/** Encodes one tensor. @returns the payload in pieces, to be written one after the other. */
+/**
+ * Encodes one tensor.
+ *
+ * @param keep - takes each block out of memory that the next one overwrites; a copy when absent.
+ * @returns the payload in pieces, to be written one after the other.
+ */
 export function encodePayload(
   dtype: DType,
   shape: readonly number[],
   bytes: Uint8Array,
   level: CompactLevel,
   coder: BlockCoder,
+  keep: (block: Uint8Array) => Uint8Array = (block) => new Uint8Array(block),
 ): readonly Uint8Array[] {
   const progression = findProgression(dtype, bytes);
   if (progression !== undefined) return [encodeProgressionTail(progression, coder.checksum(bytes))];
@@ -46,6 +52,7 @@ export function encodePayload(
             { name: "", view: rangeOf(view, from, to), level: used, ...(plan && { plan }) },
             bytes.subarray(from * unit, to * unit),
             coder,
+            (_, block) => keep(block),
           );
     if (result === undefined) return rawPayload(bytes, coder);
     results.push(result);
