@@ -127,6 +127,29 @@ describe("values", () => {
   });
 });
 
+test("squares that are summed up stay in float32 unless they were measured: a norm of values past 255 stays finite", async () => {
+  const model = modelOf(
+    [
+      makeNode("Mul", ["x", "up"], ["h"]),
+      makeNode("Pow", ["h", "two"], ["squares"]),
+      makeNode("ReduceMean", ["squares"], ["mean"], { axes: [1] }),
+      makeNode("Add", ["mean", "epsilon"], ["variance"]),
+      makeNode("Sqrt", ["variance"], ["deviation"]),
+      makeNode("Div", ["h", "deviation"], ["y"]),
+    ],
+    { up: floats([1000]), two: floats([2]), epsilon: floats([1e-6]) },
+  );
+  const { model: half, notes } = await rewriteToFloat16(model, NO_SAMPLES, { engine });
+  expect(notes[0]).toMatch(/4 operators stay in float32.*Pow squares_Pow \(squares that are summed up\)/);
+  expect(worst(await outputOf(half, VALUES, [2, 4]), await outputOf(model, VALUES, [2, 4]))).toBeLessThan(1e-3);
+  const { notes: measured } = await rewriteToFloat16(
+    { ...model, graph: { ...model.graph, initializers: new Map(model.graph.initializers).set("up", floats([1])) } },
+    samplesOf(VALUES, [2, 4]),
+    { engine },
+  );
+  expect(measured).toEqual([]);
+});
+
 test("angles of positions stay in float32; sines of hidden values do not", async () => {
   const positions: OnnxValueInfo = { name: "x", dtype: "I64", shape: ["n"] };
   const model = modelOf(

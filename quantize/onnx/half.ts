@@ -24,7 +24,7 @@ export async function rewriteToFloat16(
 ): Promise<{ readonly model: OnnxModel; readonly notes: readonly string[] }> {
   const values = samples.length === 0 ? [] : floatValuesOf(model);
   const ranges = values.length === 0 ? undefined : await measureHalfRanges(model, values, samples, options);
-  const plan = await planFloat16(model, ranges);
+  const plan = await planFloat16(model, { ranges });
   return { model: convertToFloat16(model, plan), notes: notesOf(plan, samples.length > 0) };
 }
 

@@ -9,6 +9,7 @@ import { findOnnxSites } from "../../../model/onnx/sites.ts";
 import { rewriteBnb4 } from "../../onnx/rewrites/bnb4.ts";
 import { RewriteContext } from "../../onnx/rewrites/context.ts";
 import { rewriteDynamic } from "../../onnx/rewrites/dynamic.ts";
+import { planFloat16 } from "../../onnx/rewrites/float16-plan.ts";
 import { convertToFloat16 } from "../../onnx/rewrites/float16.ts";
 import { rewriteEmbedding, rewriteNBits } from "../../onnx/rewrites/weight-only.ts";
 
@@ -32,7 +33,7 @@ const UNSIGNED_BESIDE: ReadonlySet<string> = new Set(["Conv", "GroupQueryAttenti
 
 export const DTYPE_FILES: Readonly<Record<TransformersJsDType, DTypeFile>> = {
   fp32: { suffix: "", summary: "float32", make: async (model) => model },
-  fp16: { suffix: "_fp16", summary: "float16, inputs and outputs float32", make: async (model) => convertToFloat16(model) },
+  fp16: { suffix: "_fp16", summary: "float16, inputs and outputs float32", make: async (model) => half(model) },
   q8: {
     suffix: "_quantized",
     summary: "int8 weights, activations quantized as the model runs; unsigned beside Conv and fused attention",
@@ -49,7 +50,7 @@ export const DTYPE_FILES: Readonly<Record<TransformersJsDType, DTypeFile>> = {
   q4f16: {
     suffix: "_q4f16",
     summary: "4-bit weights in blocks of 32, the rest float16",
-    make: async (model, keep) => convertToFloat16(fourBits(model, keep)),
+    make: async (model, keep) => half(fourBits(model, keep)),
   },
   bnb4: {
     suffix: "_bnb4",
@@ -71,6 +72,11 @@ export function readDTypes(text: string | undefined): readonly TransformersJsDTy
       known: TRANSFORMERSJS_DTYPES,
     });
   });
+}
+
+/** Weights that a builder made are in range, and may be codes that are computed when they are read. */
+async function half(model: OnnxModel): Promise<OnnxModel> {
+  return convertToFloat16(model, await planFloat16(model, { checkWeights: false }));
 }
 
 function rewriteSites(model: OnnxModel, keep: ReadonlySet<string>, rewrite: (context: RewriteContext, site: OnnxSite) => void): OnnxModel {

@@ -36,20 +36,26 @@ export interface HalfPlan extends Float16Plan {
   readonly kept: readonly { readonly name: string; readonly op: string; readonly reason: string }[];
 }
 
+export interface HalfPlanOptions {
+  /** What was measured on data. */
+  readonly ranges?: HalfRanges | undefined;
+  /** Look at every stored float32 tensor, which reads it; default true. */
+  readonly checkWeights?: boolean;
+}
+
 /**
- * Plan the conversion. Every stored float32 tensor is read once.
+ * Plan the conversion.
  *
  * @param model - functions inlined.
- * @param ranges - what was measured on data.
  */
-export async function planFloat16(model: OnnxModel, ranges?: HalfRanges): Promise<HalfPlan> {
+export async function planFloat16(model: OnnxModel, { ranges, checkWeights = true }: HalfPlanOptions = {}): Promise<HalfPlan> {
   const flow = flowOf(model);
   const angles = findAngles(model);
   const wide = new Map<ValueKey, string>();
   const nodes = new Map<OnnxNode, string>([...angles.nodes].map((node) => [node, "angles of positions"]));
   const constants = new Set<OnnxTensor | OnnxNode>(angles.constants);
   const cut = new Set<ValueKey>();
-  for (const { key, tensor, holder } of constantsOf(flow)) {
+  for (const { key, tensor, holder } of checkWeights ? constantsOf(flow) : []) {
     const problem = weightProblem(await readFloat32(tensor), key, flow);
     if (problem === undefined) continue;
     if (problem.isLarge && endsInLimits(flow, key, cut)) continue;
@@ -57,6 +63,7 @@ export async function planFloat16(model: OnnxModel, ranges?: HalfRanges): Promis
     constants.add(holder);
   }
   for (const [key, reason] of await statisticsOf(flow)) if (!wide.has(key)) wide.set(key, reason);
+  if (ranges === undefined) for (const key of await variancesOf(flow)) if (!wide.has(key)) wide.set(key, "squares that are summed up");
   for (const key of wide.keys()) passOn(flow, key, wide, ranges);
   for (const [name, { largest }] of ranges?.values ?? []) {
     const key = keyOf("", name);
@@ -169,6 +176,31 @@ function passOn(flow: Flow, start: ValueKey, wide: Map<ValueKey, string>, ranges
       }
     }
   }
+}
+
+/**
+ * Squares that are summed up or averaged, and what that gives: the variances of normalizations written out. Values past 255 overflow there, which
+ * large models have.
+ */
+async function variancesOf({ bodies, readers }: Flow): Promise<readonly ValueKey[]> {
+  const found: ValueKey[] = [];
+  for (const body of bodies) {
+    const resolver = new ConstantResolver(body);
+    for (const node of body.nodes) {
+      if (node.domain !== "" || !(await isSquare(node, resolver))) continue;
+      const key = keyOf(body.path, node.outputs[0]!);
+      const sums = readers.get(key) ?? [];
+      if (sums.length === 0 || !sums.every(({ node: reader }) => reader?.op === "ReduceMean" || reader?.op === "ReduceSum")) continue;
+      found.push(key, ...sums.flatMap(({ outputs }) => outputs));
+    }
+  }
+  return found;
+}
+
+async function isSquare({ op, inputs }: OnnxNode, resolver: ConstantResolver): Promise<boolean> {
+  if (op === "Mul") return inputs[0] === inputs[1];
+  const exponent = op === "Pow" ? resolver.resolve(inputs[1] ?? "")?.tensor : undefined;
+  return exponent?.dtype === "F32" && elementCount(exponent.shape) === 1 && (await readFloat32(exponent))[0] === 2;
 }
 
 /** Inputs of BatchNormalization that its mean and variance say to leave float16. */
