@@ -15,7 +15,7 @@ import type { Workspace } from "../load-wasm.ts";
 import type { Df11Kernel } from "./kernel.ts";
 
 /** Blocks decoded at a time: their streams and weights stay in a second-level cache. */
-export const BATCH = 8;
+export const BATCH = 16;
 /** A block holds at most one element a bit. */
 const MAX_ELEMENTS_PER_BLOCK: number = 8 * BLOCK_BYTES;
 /** What the kernel is told of a block, and answers: i32 at, endBit, out, count, and where its codes ended. */
