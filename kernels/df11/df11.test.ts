@@ -57,6 +57,34 @@ describe("the WASM twins", () => {
     expect(encodeUnitFast([bytesOf(a), bytesOf(b), bytesOf(c)], [5001, 5002])).toEqual(encodeUnit(joined, [5001, 5002]));
   });
 
+  test("agree over many blocks where steps of twelve codes, of four and of one follow each other", () => {
+    const random = createRandom(8);
+    const pick = {
+      // Twelve codes fit a step nearly always.
+      common: () => (random.uniform() < 0.6 ? 120 : 121 + random.below(14)),
+      // Each four of these fit, twelve do not.
+      rare: () => 121 + random.below(14),
+      // None of these has a rank.
+      far: () => 10 + random.below(6),
+    };
+    const run = (count: number, kind: keyof typeof pick): number[] =>
+      Array.from({ length: count }, () => (pick[kind]() << 7) | (random.below(128) + (random.below(2) << 15)));
+    const kinds: (keyof typeof pick)[] = ["common", "rare", "far"];
+    const patterns = Uint16Array.from([
+      ...run(60_001, "common"),
+      ...run(20_003, "rare"),
+      ...run(500, "far"),
+      // Runs of 1 to 20, so that every place in a window and in a step meets every other.
+      ...Array.from({ length: 4000 }, () => run(1 + random.below(20), kinds[random.below(3)]!)).flat(),
+      ...run(5, "far"),
+    ]);
+    const expected = encodeUnit(patterns, []);
+    if (!("unit" in expected)) throw new Error(expected.refusal.text);
+    expect(expected.unit.outputPositions.length).toBeGreaterThan(12);
+    expect(encodeUnitFast([bytesOf(patterns)], [])).toEqual(expected);
+    expect(Buffer.compare(bytesOf(decodeFast(expected.unit)), bytesOf(patterns))).toBe(0);
+  });
+
   test("agree on random alphabets, with codes far longer than the fast table sees", () => {
     const alphabet = fc.uniqueArray(fc.integer({ min: 0, max: 239 }), { minLength: 2, maxLength: 30 });
     fc.assert(
