@@ -115,6 +115,26 @@ test("blocked DequantizeLinear: int4 where the opset has it, an error that names
   });
 });
 
+test("weights alone in 8 bits are scaled by what runtimes fold when they load, or by DequantizeLinear when it is asked for; both are known again", async () => {
+  const forms = [
+    { method: ["rtn"], bits: "w8a16" },
+    { method: ["rtn"], bits: "w8a16", scheme: { form: "dq" } },
+  ] as const;
+  const ops = await Promise.all(
+    forms.map(async (recipe) => {
+      const { file, cosine: found } = await run("rnn-14", recipe, { force: true });
+      expect(found).toBeGreaterThan(0.999);
+      const model = await openOnnx(file);
+      await model.close();
+      expect(findOnnxSites(model)).toEqual([]);
+      expect(findQuantizedSites(model).map(({ op }) => op)).toEqual(expect.arrayContaining(["LSTM", "GRU", "RNN"]));
+      return model.graph.nodes.map(({ op }) => op);
+    }),
+  );
+  expect(ops[0]).not.toContain("DequantizeLinear");
+  expect(ops[1]).not.toContain("Mul");
+});
+
 test("weights inside branches and functions are quantized where they are", async () => {
   const out = join(folder, "flow");
   await quantize(`${ZOO}/flow-17.onnx`, { recipe: RTN, out, engine });

@@ -65,15 +65,27 @@ export class ConstantResolver {
     const from = FOLLOWED.has(node.op) ? this.resolve(node.inputs[0]!, depth + 1) : undefined;
     if (from === undefined || node.outputs[0] !== value) return undefined;
     const tensor = this.#apply(node, from.tensor, depth);
-    const isDequantized = from.isDequantized || node.op === "DequantizeLinear";
+    const isDequantized = from.isDequantized || node.op === "DequantizeLinear" || node.op === "Mul";
     return tensor && { ...from, tensor, value, chain: [...from.chain, node], isDequantized };
   }
 
   #apply(node: OnnxNode, tensor: OnnxTensor, depth: number): OnnxTensor | undefined {
+    if (node.op === "Mul") return this.#scale(node, tensor, depth);
     if (node.op !== "DequantizeLinear") return moveTensor(node, [tensor], (slot) => this.#integers(node.inputs[slot] ?? "", depth));
     const [scale, zero] = [1, 2].map((slot) => this.resolve(node.inputs[slot] ?? "", depth + 1)?.tensor);
     if (scale === undefined || (zero === undefined && (node.inputs[2] ?? "") !== "")) return undefined;
     return dequantize(tensor, scale, zero, intAttribute(node, "axis", 1), intAttribute(node, "block_size", 0));
+  }
+
+  /** Codes, cast to floats, times one scale an index of one axis: DequantizeLinear in operators that runtimes fold. */
+  #scale(node: OnnxNode, tensor: OnnxTensor, depth: number): OnnxTensor | undefined {
+    const codes = this.resolve(node.inputs[0]!, depth + 1);
+    const scale = this.resolve(node.inputs[1] ?? "", depth + 1)?.tensor;
+    if (scale === undefined || codes?.chain.at(-1)?.op !== "Cast" || !CODES.has(codes.stored.dtype)) return undefined;
+    const count = elementCount(scale.shape);
+    const axis = scale.shape.findIndex((size) => size !== 1);
+    if (count !== 1 && (scale.shape.length !== tensor.shape.length || scale.shape[axis] !== count)) return undefined;
+    return dequantize(tensor, { ...scale, shape: [count] }, undefined, Math.max(axis, 0), 0);
   }
 
   /** Values of a small constant of int64, such as a shape. */
@@ -83,11 +95,14 @@ export class ConstantResolver {
   }
 }
 
+const CODES: ReadonlySet<OnnxDType> = new Set<OnnxDType>(["I8", "U8"]);
+
 const FOLLOWED: ReadonlySet<string> = new Set([
   "Identity",
   "Cast",
   "Transpose",
   "DequantizeLinear",
+  "Mul",
   "Reshape",
   "Flatten",
   "Squeeze",

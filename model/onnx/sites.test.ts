@@ -38,6 +38,24 @@ function modelOf(nodes: OnnxNode[], initializers: Record<string, OnnxTensor>, ou
 const matrix = (values: number[], shape: number[]): OnnxTensor => onnxTensorOf(tensorOf(Float32Array.from(values), shape));
 
 describe("sites", () => {
+  test("codes that a Cast and a Mul by one scale a channel make a weight of are quantized; other products are no constants", () => {
+    const codes = makeOnnxTensor("I8", [2, 3], Uint8Array.of(1, 2, 3, 4, 5, 6));
+    const through = (scale: OnnxTensor, stored: OnnxTensor): OnnxModel =>
+      modelOf(
+        [
+          node("Cast", ["codes"], "floats", new Map([["to", { kind: "int", value: 1 }]])),
+          node("Mul", ["floats", "scale"], "w"),
+          node("MatMul", ["x", "w"], "y"),
+        ],
+        { codes: stored, scale },
+      );
+    const byChannel = through(matrix([1, 2, 3], [1, 3]), codes);
+    expect(findOnnxSites(byChannel)).toEqual([]);
+    expect(findQuantizedSites(byChannel)).toHaveLength(1);
+    expect(findQuantizedSites(through(matrix([1, 2, 3, 4, 5, 6], [2, 3]), codes))).toEqual([]);
+    expect(findQuantizedSites(through(matrix([1, 2, 3], [1, 3]), matrix([1, 2, 3, 4, 5, 6], [2, 3])))).toEqual([]);
+  });
+
   test("weights are found through Cast, Transpose, Reshape and Constant, with the values their reader sees", async () => {
     const shape = onnxTensorOf(tensorOf(BigInt64Array.of(3n, -1n), [2]));
     const half = makeOnnxTensor("F16", [6], new Uint8Array(Uint16Array.of(0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600).buffer));

@@ -103,12 +103,12 @@ function actionOf(site: OnnxSite, settings: OnnxSettings, opset: number, protect
     // Kernels of few weights a channel often have one that is far from the rest: the range alone would be a poor scale.
     return {
       kind: "dequantize",
-      scheme: { ...axisScheme(settings, 8), search: settings.recipe.scheme?.["search"] !== "none" },
+      scheme: { ...axisScheme(settings, 8, site), search: settings.recipe.scheme?.["search"] !== "none" },
       ...(protectedBy !== undefined && { reason: protectedBy }),
     };
   }
   const problem = matrixProblem(site);
-  if (problem !== undefined) return { kind: "dequantize", scheme: axisScheme(settings, 8), reason: `weight-only: ${problem}` };
+  if (problem !== undefined) return { kind: "dequantize", scheme: axisScheme(settings, 8, site), reason: `weight-only: ${problem}` };
   if (protectedBy !== undefined && settings.activation === "float") {
     return weightOnly({ ...settings, weightBits: 8 }, site, opset, protectedBy.replace("weight-only", "8 bits"));
   }
@@ -155,7 +155,7 @@ function weightOnly(settings: OnnxSettings, site: OnnxSite, opset: number, reaso
       { option: "form", site: site.name, opset, needed },
     );
   }
-  return { kind: "dequantize", scheme: axisScheme(settings, weightBits), ...why };
+  return { kind: "dequantize", scheme: axisScheme(settings, weightBits, site), ...why };
 }
 
 function embeddingAction({ weight }: OnnxSite, { embedding, search }: OnnxSettings): SiteAction {
@@ -168,8 +168,12 @@ function embeddingAction({ weight }: OnnxSite, { embedding, search }: OnnxSettin
   return { kind: "embedding", scheme: { bits: 8, symmetric: true, block, search }, ...reason };
 }
 
-function axisScheme({ block, search, symmetric }: OnnxSettings, bits: 2 | 4 | 8): AxisWeightScheme {
-  return { bits, unsigned: false, symmetric: symmetric ?? true, perChannel: block !== "tensor", search };
+/** Codes in the weight's own layout; of float32 weights in the form that runtimes fold, unless DequantizeLinear was asked for. */
+function axisScheme(settings: OnnxSettings, bits: 2 | 4 | 8, { weight }: OnnxSite): AxisWeightScheme {
+  const { block, search, recipe } = settings;
+  const symmetric = settings.symmetric ?? true;
+  const asProduct = bits === 8 && symmetric && weight.tensor.dtype === "F32" && recipe.scheme?.["form"] !== "dq";
+  return { bits, unsigned: false, symmetric, perChannel: block !== "tensor", search, ...(asProduct && { asProduct }) };
 }
 
 function staticScheme(settings: OnnxSettings): StaticScheme {

@@ -18,6 +18,7 @@ import type { Plan, QuantizeOptions } from "../types.ts";
 import { chooseActions, sitePlanOf, type ChosenSite } from "./actions.ts";
 import { foldAffine } from "./fold-affine.ts";
 import { foldWeights } from "./fold-weights.ts";
+import { mergeConstants } from "./merge-constants.ts";
 import { isConvolution } from "./protect.ts";
 import { needsSamples, resolveOnnxSettings, type OnnxSettings } from "./settings.ts";
 import { tensorBytes } from "./tensor-bytes.ts";
@@ -53,7 +54,8 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
   // Values inside functions cannot be looked at; inlined they can.
   const inlined = dropTraces(needsSamples(settings) ? inlineFunctions(opened) : opened);
   const moved = settings.target === "float16" ? inlineFunctions(inlined) : foldWeights(inlined);
-  const { model, folded } = settings.fold ? foldAffine(moved) : { model: moved, folded: new Map<string, number>() };
+  const { model: whole, folded } = settings.fold ? foldAffine(moved) : { model: moved, folded: new Map<string, number>() };
+  const model = mergeConstants(whole);
   const sites = findOnnxSites(model);
   const opsets = new Map(bodiesOf(model).map(({ path, opsets: known }) => [path, known.get("") ?? 1]));
   const choices = settings.target === "sites" ? chooseActions(sites, settings, (path) => opsets.get(path) ?? 1) : [];

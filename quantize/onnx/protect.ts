@@ -99,7 +99,14 @@ function finerAction(choice: ChosenSite, why: string): SiteAction {
     case "dynamic":
       return {
         kind: "dequantize",
-        scheme: { bits: 8, unsigned: false, symmetric: true, perChannel: action.scheme.perChannel, search: action.scheme.search },
+        scheme: {
+          bits: 8,
+          unsigned: false,
+          symmetric: true,
+          perChannel: action.scheme.perChannel,
+          search: action.scheme.search,
+          asProduct: true,
+        },
         reason: `weight-only: ${why}`,
       };
     case "nbits":

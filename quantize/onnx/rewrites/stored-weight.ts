@@ -39,6 +39,8 @@ export interface AxisWeightScheme {
   readonly pairSum?: number;
   /** Also store what each output channel's weights add up to. */
   readonly sums?: boolean;
+  /** Scales in the rank of the weight, for codes that a Mul scales: see {@link productNodes}. */
+  readonly asProduct?: boolean;
   /** Store a matrix as [inputs, outputs] whatever it is in the model: what MatMulInteger multiplies by. */
   readonly asFactor?: boolean;
 }
@@ -86,7 +88,8 @@ export function storeAxisWeight(context: RewriteContext, site: OnnxSite, scheme:
     const axis = perChannel ? (asFactor ? 1 : weight.channelAxis) : undefined;
     const layout = rowLayout(shape, perChannel || asFactor ? weight.channelAxis : undefined);
     const storedLayout = asFactor ? rowLayout(storedShape, 1) : layout;
-    const scaleShape = perChannel ? [layout.rows] : [];
+    const flat = perChannel ? [layout.rows] : [];
+    const scaleShape = scheme.asProduct === true && perChannel ? shape.map((size, i) => (i === weight.channelAxis ? size : 1)) : flat;
     const codes = codeDType(bits, !isSigned);
     const specs: { readonly [Part in AxisPart]?: PartSpec } & Readonly<Record<"codes" | "scale", PartSpec>> = {
       codes: { dtype: codes, shape: storedShape },
@@ -214,6 +217,15 @@ export function scaleBytes(scales: Float32Array, dtype: OnnxDType, factor: numbe
 /** What new values of a site are called after. */
 export function baseName({ weight }: OnnxSite): string {
   return weight.value;
+}
+
+/**
+ * Signed codes as floats, times their scales: what DequantizeLinear does, in operators that onnxruntime computes once, when it loads the model.
+ * DequantizeLinear it computes at every run, and kernels that pack constant weights cannot.
+ */
+export function productNodes({ codes, scale }: StoredWeight, output: string, fresh: (base: string) => string): readonly OnnxNode[] {
+  const float = fresh(`${output}_codes`);
+  return [makeNode("Cast", [codes], [float], { to: 1 }), makeNode("Mul", [float, scale], [output])];
 }
 
 /** First opset whose DequantizeLinear has what the weight needs. */

@@ -15,6 +15,7 @@ import { correctBias } from "./correct-bias.ts";
 import {
   baseName,
   dequantizeNode,
+  productNodes,
   quantizeBlocks,
   scaleBytes,
   storeAxisWeight,
@@ -145,6 +146,14 @@ export function rewriteDequantize(context: RewriteContext, site: OnnxSite, schem
   const value = edits.share(["dequantized", path, weight.value, weight.channelAxis, scheme], () => {
     const stored = "block" in scheme ? storeBlockedWeight(context, site, scheme) : storeAxisWeight(context, site, scheme);
     const output = edits.fresh(`${baseName(site)}_dequantized`);
+    if ("asProduct" in scheme && scheme.asProduct) {
+      edits.before(
+        path,
+        index,
+        productNodes(stored, output, (base) => edits.fresh(base)),
+      );
+      return { output, stored };
+    }
     const node = dequantizeNode(stored, output, opset, scheme.bits, dtype);
     if ("reason" in node) return node;
     // In front of the first reader of this body; sites come in order.
