@@ -57,6 +57,14 @@ export type StoredUnit = ReadonlyMap<string, ReadableTensor>;
 /** Takes decoded bytes: of member `tensor` (by index), from byte `offset` on, in order. `bytes` may be reused afterwards. */
 export type DecodedSink = (tensor: number, offset: number, bytes: Uint8Array) => Promise<void> | void;
 
+/** A part of a stored unit that can be decoded apart; plain data. */
+export interface UnitPart {
+  /** Of each member, in order, the bytes that the part holds. */
+  readonly runs: readonly { readonly member: number; readonly offset: number; readonly bytes: number }[];
+  /** Whatever `decode` needs, as structured-clone data. */
+  readonly state: unknown;
+}
+
 export interface UnitCodec {
   readonly name: CodecName;
   readonly summary: string;
@@ -70,7 +78,17 @@ export interface UnitCodec {
   encode(unit: SourceUnit, survey: HeldSurvey, sink: UnitSink, context: JobContext, onSource: DecodedSink): Promise<void>;
   /**
    * @param members - the unit's tensors in stream order, with source dtype and shape.
+   * @param part - of it; all of the unit when absent.
    * @throws {FormatError} naming the unit, for bytes that are not a unit; flipped bits that decode are found by the caller's checksums.
    */
-  decode(name: string, stored: StoredUnit, members: readonly TensorSpec[], context: JobContext, emit: DecodedSink): Promise<void>;
+  decode(
+    name: string,
+    stored: StoredUnit,
+    members: readonly TensorSpec[],
+    context: JobContext,
+    emit: DecodedSink,
+    part?: UnitPart,
+  ): Promise<void>;
+  /** Parts of at most about `bytes` decoded bytes. @throws {FormatError} as `decode`, for what is seen without decoding. */
+  split(name: string, stored: StoredUnit, members: readonly TensorSpec[], bytes: number): Promise<readonly UnitPart[]>;
 }

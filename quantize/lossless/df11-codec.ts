@@ -15,10 +15,20 @@ import {
   type Suffix,
   type UnitIndex,
 } from "../../formats/layouts/dfloat11/stored.ts";
-import { BATCH, createBlockDecoder, indexOf } from "../../kernels/df11/blocks.ts";
+import { BATCH, createBlockDecoder, indexOf, type BlockIndex } from "../../kernels/df11/blocks.ts";
 import { createExponentCounter, createUnitEncoder, planCode, STRIP, type UnitCode } from "../../kernels/df11/unit-encoder.ts";
 import type { JobContext } from "../../kernels/pool.ts";
-import type { DecodedSink, HeldSurvey, SourceUnit, StoredUnit, UnitCodec, UnitSink, UnitSurvey } from "./codec.ts";
+import type {
+  DecodedSink,
+  HeldSurvey,
+  ReadableTensor,
+  SourceUnit,
+  StoredUnit,
+  UnitCodec,
+  UnitPart,
+  UnitSink,
+  UnitSurvey,
+} from "./codec.ts";
 import { createWrittenCheck } from "./df11-check.ts";
 
 export const df11Codec: UnitCodec = {
@@ -28,6 +38,7 @@ export const df11Codec: UnitCodec = {
   survey,
   encode,
   decode,
+  split,
 };
 
 /** Runs of at most STRIP elements, tensor by tensor. */
@@ -167,44 +178,126 @@ async function readIndex(
   );
 }
 
+/** Bytes of a stored tensor. @throws {FormatError} `format.missing`. */
+function storedPart(name: string, stored: StoredUnit, suffix: Suffix): ReadableTensor {
+  const tensor = stored.get(`${name}.${suffix}`);
+  if (tensor === undefined)
+    throw new FormatError("format.missing", `DFloat11 unit ${name} has no ${suffix}`, { unit: name, missing: suffix });
+  return tensor;
+}
+
+async function indexOfStored(name: string, stored: StoredUnit, members: readonly TensorSpec[]): Promise<UnitIndex> {
+  const lengths = new Map(SUFFIXES.map((suffix) => [suffix, storedPart(name, stored, suffix).byteLength]));
+  return readIndex(name, lengths, members, (suffix, out) => storedPart(name, stored, suffix).readInto(0, out));
+}
+
+/** Blocks [first, last) and their part of the index. */
+interface PartState extends Pick<BlockIndex, "blocks" | "elements" | "streamBytes"> {
+  readonly luts: Uint8Array;
+  readonly first: number;
+  readonly last: number;
+  /** From the first block to the one behind the last. */
+  readonly positions: Uint32Array;
+  readonly gaps: Uint8Array;
+}
+
+function runsOf(ranges: ReturnType<typeof memberRanges>, from: number, to: number): UnitPart["runs"] {
+  return ranges.flatMap((range, member) => {
+    const [begin, end] = [Math.max(from, range.from), Math.min(to, range.to)];
+    return begin < end ? [{ member, offset: 2 * (begin - range.from), bytes: 2 * (end - begin) }] : [];
+  });
+}
+
+async function split(name: string, stored: StoredUnit, members: readonly TensorSpec[], bytes: number): Promise<readonly UnitPart[]> {
+  const index = await indexOfStored(name, stored, members);
+  const ranges = memberRanges(index);
+  const all = indexOf(index);
+  const { blocks, elements, streamBytes } = all;
+  const parts: UnitPart[] = [];
+  for (let first = 0; first < blocks;) {
+    let last = first + 1;
+    while (last < blocks && 2 * (all.position(last + 1) - all.position(first)) <= bytes) last++;
+    const count = all.position(last) - all.position(first);
+    if (count > (last - first) * 8 * BLOCK_BYTES)
+      throw new FormatError(
+        "format.field",
+        `DFloat11 unit ${name}: blocks ${first} to ${last} claim ${count} elements, more than their bits`,
+        { unit: name },
+      );
+    const state: PartState = {
+      blocks,
+      elements,
+      streamBytes,
+      first,
+      last,
+      luts: index.luts,
+      positions: index.outputPositions.slice(first, last + 1),
+      gaps: Uint8Array.from({ length: Math.min(last + 1, blocks) - first }, (_, i) => all.gap(first + i)),
+    };
+    parts.push({ runs: runsOf(ranges, all.position(first), all.position(last)), state });
+    first = last;
+  }
+  return parts;
+}
+
 async function decode(
   name: string,
   stored: StoredUnit,
   members: readonly TensorSpec[],
   context: JobContext,
   emit: DecodedSink,
+  part?: UnitPart,
 ): Promise<void> {
-  const part = (suffix: string): NonNullable<ReturnType<StoredUnit["get"]>> => {
-    const tensor = stored.get(`${name}.${suffix}`);
-    if (tensor === undefined)
-      throw new FormatError("format.missing", `DFloat11 unit ${name} has no ${suffix}`, { unit: name, missing: suffix });
-    return tensor;
-  };
-  const lengths = new Map(SUFFIXES.map((suffix) => [suffix, part(suffix).byteLength]));
-  const index = await readIndex(name, lengths, members, (suffix, out) => part(suffix).readInto(0, out));
-  const ranges = memberRanges(index);
-  const { workspace } = context;
+  if (part === undefined) {
+    const index = await indexOfStored(name, stored, members);
+    const blocks = indexOf(index);
+    return decodeBlocks(
+      name,
+      stored,
+      { luts: index.luts, index: blocks, first: 0, last: blocks.blocks },
+      memberRanges(index),
+      context,
+      emit,
+    );
+  }
+  const { luts, first, last, positions, gaps, blocks, elements, streamBytes } = part.state as PartState;
+  const position = (block: number): number => positions[block - first]!;
+  const index: BlockIndex = { blocks, elements, streamBytes, position, gap: (block) => gaps[block - first]! };
+  await decodeBlocks(name, stored, { luts, index, first, last }, rangesOf(members), context, emit);
+}
+
+/** Element ranges of tensors one behind the other. */
+function rangesOf(members: readonly TensorSpec[]): ReturnType<typeof memberRanges> {
+  let at = 0;
+  return members.map(({ shape }) => ({ from: at, to: (at += elementCount(shape)) }));
+}
+
+async function decodeBlocks(
+  name: string,
+  stored: StoredUnit,
+  what: { readonly luts: Uint8Array; readonly index: BlockIndex; readonly first: number; readonly last: number },
+  ranges: ReturnType<typeof memberRanges>,
+  { workspace, breathe, progress }: JobContext,
+  emit: DecodedSink,
+): Promise<void> {
+  const { luts, index } = what;
   const mark = workspace.mark();
   try {
-    const blocks = indexOf(index);
-    const decoder = createBlockDecoder(name, index.luts, blocks, workspace);
-    let member = 0;
-    for (let first = 0; first < blocks.blocks; first += BATCH) {
-      await context.breathe();
-      const last = Math.min(first + BATCH, blocks.blocks);
-      const [from, to] = [blocks.position(first), blocks.position(last)];
+    const decoder = createBlockDecoder(name, luts, index, workspace);
+    for (let first = what.first; first < what.last; first += BATCH) {
+      await breathe();
+      const last = Math.min(first + BATCH, what.last);
+      const [from, to] = [index.position(first), index.position(last)];
       const { stream, signMantissa } = decoder.input(first, last);
-      await part("encoded_exponent").readInto(first * BLOCK_BYTES, stream);
-      await part("sign_mantissa").readInto(from, signMantissa);
+      await storedPart(name, stored, "encoded_exponent").readInto(first * BLOCK_BYTES, stream);
+      await storedPart(name, stored, "sign_mantissa").readInto(from, signMantissa);
       const patterns = decoder.run();
-      for (let at = from; at < to;) {
-        while (ranges[member]!.to <= at) member++;
-        const range = ranges[member]!;
-        const until = Math.min(to, range.to);
-        await emit(member, 2 * (at - range.from), patterns.subarray(2 * (at - from), 2 * (until - from)));
-        at = until;
+      let at = 0;
+      for (const { member, offset, bytes } of runsOf(ranges, from, to)) {
+        await emit(member, offset, patterns.subarray(at, at + bytes));
+        at += bytes;
       }
-      context.progress(2 * (to - from));
+      progress(2 * (to - from));
     }
   } finally {
     workspace.release(mark);

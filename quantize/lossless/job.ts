@@ -7,8 +7,11 @@ import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { byteLength, type DType } from "../../core/dtype.ts";
 import { FormatError, VerifyError } from "../../core/errors.ts";
 import type { TensorSpec } from "../../formats/containers/container.ts";
+import { copyOut } from "../../kernels/compact/copies.ts";
+import type { CompactKernel } from "../../kernels/compact/kernel.ts";
+import { wasm as compactWasm } from "../../kernels/generated/compact.wasm.ts";
 import type { JobContext } from "../../kernels/pool.ts";
-import type { HeldSurvey, ReadableTensor, SourceUnit, UnitSink, UnitSurvey } from "./codec.ts";
+import type { HeldSurvey, ReadableTensor, SourceUnit, UnitPart, UnitSink, UnitSurvey } from "./codec.ts";
 import { CODECS } from "./codecs.ts";
 import { readCast } from "./cast.ts";
 
@@ -50,7 +53,12 @@ export type LosslessTask =
       readonly name: string;
       readonly stored: readonly FileRange[];
       readonly members: readonly { readonly spec: TensorSpec; readonly sha256?: string; readonly to?: Place }[];
+      /** Of the unit, and shared memory with room for its bytes, which are then not hashed here. */
+      readonly part?: UnitPart;
+      readonly into?: Uint8Array;
     };
+
+export type DecodeTask = Extract<LosslessTask, { kind: "decode" }>;
 
 export interface UnitRef {
   readonly name: string;
@@ -195,23 +203,46 @@ async function copyTensors(copies: readonly CopyRef[], files: Files, context: Jo
   return found;
 }
 
-async function decodeUnit(
-  task: Extract<LosslessTask, { kind: "decode" }>,
-  files: Files,
-  context: JobContext,
-): Promise<Readonly<Record<string, string>>> {
-  const { codec, name, stored, members } = task;
-  const hashes = new Hashes(members.map(({ spec }) => spec.name));
+async function decodeUnit(task: DecodeTask, files: Files, context: JobContext): Promise<Readonly<Record<string, string>>> {
+  const { codec, name, stored, members, part, into } = task;
+  const hashes = createHashes(members);
   const tensors = new Map(stored.map((range) => [range.name, readable(range, files)]));
-  const specs = members.map(({ spec }) => spec);
-  await codecOf(codec).decode(name, tensors, specs, context, async (index, offset, bytes) => {
-    hashes.add(index, bytes);
+  const copier = context.workspace.kernel<CompactKernel>(compactWasm);
+  let at = 0;
+  const emit = (index: number, offset: number, bytes: Uint8Array): void => {
+    if (into === undefined) hashes.add(index, bytes);
+    else copyOut(context.workspace, copier, bytes, into.subarray(at, at + bytes.length));
+    at += bytes.length;
     const to = members[index]!.to;
     if (to !== undefined) files.write(to.path, to.offset + offset, bytes);
-  });
+  };
+  const specs = members.map(({ spec }) => spec);
+  await codecOf(codec).decode(name, tensors, specs, context, emit, part);
+  return into === undefined ? checkHashes(task, hashes) : {};
+}
+
+/** sha256 of a unit's members, to be given their bytes in order. */
+export function createHashes(members: DecodeTask["members"]): Hashes {
+  return new Hashes(members.map(({ spec }) => spec.name));
+}
+
+/** @throws {FormatError} `format.checksum` when a member's bytes are not those that were stored. */
+export function checkHashes({ name, members }: DecodeTask, hashes: Hashes): Readonly<Record<string, string>> {
   const found = hashes.finish();
   for (const { spec, sha256 } of members) if (sha256 !== undefined && found[spec.name] !== sha256) throw changed(name, spec.name);
   return found;
+}
+
+/** Parts of a unit, for several threads. @throws {FormatError} as the task, for what is seen without decoding. */
+export async function splitUnit({ codec, name, stored, members }: DecodeTask, bytes: number): Promise<readonly UnitPart[]> {
+  const files = new Files();
+  try {
+    const tensors = new Map(stored.map((range) => [range.name, readable(range, files)]));
+    const specs = members.map(({ spec }) => spec);
+    return await codecOf(codec).split(name, tensors, specs, bytes);
+  } finally {
+    files.close();
+  }
 }
 
 function changed(unit: string, tensor: string): FormatError {

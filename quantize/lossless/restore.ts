@@ -2,8 +2,6 @@
  * Restore: a lossless artifact back to the files it was made from, byte for byte.
  * @module
  */
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { FormatError } from "../../core/errors.ts";
@@ -16,10 +14,12 @@ import type { ProgressEvent } from "../types.ts";
 import { claimEmpty } from "./claim.ts";
 import { readCompactRecord } from "./compact/record.ts";
 import { restoreCompact } from "./compact/restore.ts";
+import { followFiles, type FollowingHashes } from "./following-hash.ts";
 import type { Place } from "./job.ts";
+import { decodeLarge, partition, tellWritten } from "./large-unit.ts";
 import { losslessPart, readLosslessManifest, unpack, type ComponentRecord, type LosslessRecord } from "./manifest.ts";
 import { createLosslessPool } from "./prepare.ts";
-import { decodeWork, openStored } from "./stored.ts";
+import { decodeWork, openStored, type DecodeWork } from "./stored.ts";
 import { THREADED_BYTES } from "./verify.ts";
 
 export interface RestoreOptions {
@@ -72,25 +72,35 @@ export async function restore(artifact: string, options: RestoreOptions): Promis
     ...Object.keys(record.originals),
   ];
   const written: string[] = [];
+  const hashes = followFiles();
   const total = Object.values(record.shards).reduce((sum, size) => sum + size, 0);
   const pool = createLosslessPool(total < THREADED_BYTES ? 0 : (options.workers ?? 2));
   try {
     let done = 0;
     for (const component of record.components) {
-      const places = await prepareFiles(component, out, written);
+      const places = await prepareFiles(component, out, written, hashes);
       const stored = await openStored(artifact, component, record);
       const work = decodeWork(component, stored, (tensor) => places.get(tensor));
+      const tell = ({ bytes }: DecodeWork): void => options.onProgress?.({ phase: "write", done: (done += bytes), total, unit: "bytes" });
+      const { large, rest } = partition(work, pool.workers);
+      for (const item of large) {
+        await decodeLarge(item, pool, { ...(options.signal && { signal: options.signal }), onWritten: hashes.wrote });
+        tell(item);
+      }
       await pool.map(
-        work.map(({ task }) => task),
+        rest.map(({ task }) => task),
         {
           ...(options.signal && { signal: options.signal }),
-          onResult: (_result, i) => options.onProgress?.({ phase: "write", done: (done += work[i]!.bytes), total, unit: "bytes" }),
+          onResult(_result, i) {
+            tellWritten(rest[i]!, hashes.wrote);
+            tell(rest[i]!);
+          },
         },
       );
     }
     for (const name of others) await writeOther(artifact, out, name, manifest, record.originals, written);
     const hashed = [];
-    for (const { name, bytes } of files) hashed.push({ name, bytes, sha256: await sha256Of(join(out, name + PARTIAL)) });
+    for (const { name, bytes } of files) hashed.push({ name, bytes, sha256: await hashes.digest(join(out, name + PARTIAL)) });
     for (const name of written) await rename(join(out, name + PARTIAL), join(out, name));
     await syncDirectory(out);
     return {
@@ -108,6 +118,7 @@ export async function restore(artifact: string, options: RestoreOptions): Promis
   } catch (error) {
     // The pool's other tasks have ended: `map` stops them before it throws.
     await pool.close();
+    await hashes.close();
     for (const name of written) await rm(join(out, name + PARTIAL), { force: true });
     if (isNew) await rm(out, { recursive: true, force: true });
     throw error;
@@ -122,7 +133,12 @@ function isWritten(name: string, { components, emitted = [] }: LosslessRecord): 
 }
 
 /** Weight files at full length with their headers, and where each tensor goes. */
-async function prepareFiles({ sources, tensors }: ComponentRecord, out: string, written: string[]): Promise<ReadonlyMap<string, Place>> {
+async function prepareFiles(
+  { sources, tensors }: ComponentRecord,
+  out: string,
+  written: string[],
+  hashes: FollowingHashes,
+): Promise<ReadonlyMap<string, Place>> {
   const places = new Map<string, Place>();
   for (const { name, bytes, header } of sources) {
     const head = unpack(header, name);
@@ -146,6 +162,7 @@ async function prepareFiles({ sources, tensors }: ComponentRecord, out: string, 
     } finally {
       await handle.close();
     }
+    hashes.add(join(out, name + PARTIAL), bytes, head.length);
   }
   const lost = Object.keys(tensors).find((name) => !places.has(name));
   if (lost !== undefined) throw new FormatError("format.field", `the manifest's headers do not name ${lost}`, { tensor: lost });
@@ -194,10 +211,4 @@ async function writeOther(
 
 function missing(name: string, cause: unknown): never {
   throw new FormatError("format.missing", `the artifact lacks ${name}`, { file: name }, { cause });
-}
-
-async function sha256Of(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(chunk as Buffer);
-  return hash.digest("hex");
 }

@@ -11,7 +11,8 @@ import type { VerifyOptions } from "../verify.ts";
 import { compareSource } from "./compare-source.ts";
 import { losslessPart, readLosslessManifest, type ComponentRecord, type LosslessManifest } from "./manifest.ts";
 import { createLosslessPool, type LosslessPool } from "./prepare.ts";
-import { decodeWork, openStored } from "./stored.ts";
+import { decodeLarge, partition } from "./large-unit.ts";
+import { decodeWork, openStored, type DecodeWork } from "./stored.ts";
 
 /** Below this, starting threads takes longer than decoding. */
 export const THREADED_BYTES: number = 2 ** 25;
@@ -27,7 +28,7 @@ export async function verifyLossless(directory: string, options: VerifyOptions =
   const record = losslessPart(manifest)!;
   const problems: Problem[] = await checkListed(directory, manifest);
   const total = Object.values(record.shards).reduce((sum, size) => sum + size, 0);
-  const pool = given ?? createLosslessPool(total < THREADED_BYTES ? 0 : 2);
+  const pool = given ?? createLosslessPool(total < THREADED_BYTES ? 0 : (options.workers ?? 2));
   let done = 0;
   let tensors = 0;
   try {
@@ -36,17 +37,19 @@ export async function verifyLossless(directory: string, options: VerifyOptions =
       try {
         const work = decodeWork(component, await openStored(directory, component, record), () => undefined);
         // All damage is reported, so one damaged unit does not stop the others.
-        await Promise.all(
-          work.map(async ({ task, name, bytes }) => {
-            try {
-              await pool.run(task, { ...(options.signal && { signal: options.signal }) });
-            } catch (error) {
-              if (!(error instanceof QuantError) || error instanceof InterruptedError) throw error;
-              problems.push({ tensor: `${component.prefix}${name}`, problem: error.message });
-            }
-            options.onProgress?.({ phase: "verify", done: (done += bytes), total, unit: "bytes" });
-          }),
-        );
+        const decode = async ({ name, bytes }: DecodeWork, running: Promise<unknown>): Promise<void> => {
+          try {
+            await running;
+          } catch (error) {
+            if (!(error instanceof QuantError) || error instanceof InterruptedError) throw error;
+            problems.push({ tensor: `${component.prefix}${name}`, problem: error.message });
+          }
+          options.onProgress?.({ phase: "verify", done: (done += bytes), total, unit: "bytes" });
+        };
+        const { large, rest } = partition(work, pool.workers);
+        const runOptions = { ...(options.signal && { signal: options.signal }) };
+        for (const item of large) await decode(item, decodeLarge(item, pool, runOptions));
+        await Promise.all(rest.map(async (item) => decode(item, pool.run(item.task, runOptions))));
       } catch (error) {
         if (!(error instanceof QuantError) || error instanceof InterruptedError) throw error;
         problems.push({ tensor: component.prefix || directory, problem: error.message });

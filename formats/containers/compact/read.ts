@@ -36,6 +36,8 @@ export interface CompactFile extends TensorFile {
    * @throws {FormatError} `format.checksum` at the end when they are not what was stored; what was seen before must then be thrown away.
    */
   readPieces(name: string): AsyncIterable<Uint8Array>;
+  /** Decodes blocks `from` to `to` of a tensor to `out`, which has room for just these; checked by their own checksums only. */
+  readBlocks(name: string, from: number, to: number, out: Uint8Array): Promise<void>;
   /** Where and how a tensor is stored. */
   stored(name: string): Promise<StoredTensor>;
 }
@@ -108,6 +110,7 @@ export async function openCompact(source: ByteSource, coder: BlockCoder = defini
     fileBytes: directory.fileBytes,
     readRows: async (name, from, count) => await reader.readRows(place(name), from, count),
     readPieces: (name) => reader.readPieces(place(name)),
+    readBlocks: async (name, from, to, out) => await reader.readBlocks(place(name), from, to, out),
     async stored(name) {
       const { offset, bytes, sha256, original } = place(name);
       const tail = await reader.tail(place(name));
@@ -148,6 +151,7 @@ interface Reader {
   tail(place: Place): Promise<PayloadTail>;
   readTensor(place: Place): Promise<Tensor>;
   readPieces(place: Place): AsyncIterable<Uint8Array>;
+  readBlocks(place: Place, from: number, to: number, out: Uint8Array): Promise<void>;
   readRows(place: Place, from: number, count: number): Promise<Tensor>;
 }
 
@@ -216,6 +220,12 @@ function createReader(source: ByteSource, coder: BlockCoder): Reader {
     checkHash(place, hash.digest());
   }
 
+  async function readBlocks(place: Place, from: number, to: number, out: Uint8Array): Promise<void> {
+    const parsed = await tail(place);
+    const base = from * parsed.unitBytes;
+    await read(place, parsed, from, to, (begin, end) => out.subarray(begin - base, end - base));
+  }
+
   async function readRows(place: Place, from: number, count: number): Promise<Tensor> {
     const { name, dtype, shape } = place.lazy;
     const rows = shape[0] ?? 1;
@@ -239,5 +249,5 @@ function createReader(source: ByteSource, coder: BlockCoder): Reader {
     await read(place, parsed, firstBlock, lastBlock, (start, end) => out.subarray(start - at, end - at));
     return { dtype, shape: part, bytes: out.slice(begin - at, begin - at + length) };
   }
-  return { tail, readTensor, readPieces, readRows };
+  return { tail, readTensor, readPieces, readBlocks, readRows };
 }

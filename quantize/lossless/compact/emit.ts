@@ -42,7 +42,7 @@ const LANGUAGES: ReadonlyMap<string, Language> = new Map([
     "c",
     {
       files: async (test) => [
-        ...(await source("compact.c", "compact_host.h", "../sha256.h")),
+        ...(await source("compact.c", "compact_block.h", "compact_codes.h", "compact_host.h", "../sha256.h")),
         ["compact_selftest.h", text(testHeader(test))],
         ["compact_tables.h", text(tablesHeader())],
       ],

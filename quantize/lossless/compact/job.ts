@@ -6,11 +6,13 @@ import { open } from "node:fs/promises";
 import { FormatError } from "../../../core/errors.ts";
 import { writeRange } from "../../../formats/containers/atomic.ts";
 import { openCompactFile } from "../../../formats/containers/compact/open.ts";
-import { createCompactCoder } from "../../../kernels/compact/coder.ts";
+import { threadCompactCoder } from "../../../kernels/compact/thread-coder.ts";
 import type { JobContext } from "../../../kernels/pool.ts";
 
-/** Tensors of one file. */
-export interface DecodeTask {
+/** Tensors of one file, or some blocks of one tensor. */
+export type DecodeTask = TensorsTask | BlocksTask;
+
+export interface TensorsTask {
   readonly path: string;
   readonly tensors: readonly {
     readonly name: string;
@@ -22,6 +24,17 @@ export interface DecodeTask {
   readonly to?: string;
 }
 
+export interface BlocksTask {
+  readonly path: string;
+  readonly tensor: string;
+  readonly from: number;
+  readonly to: number;
+  /** Room for their bytes, in shared memory. */
+  readonly into: Uint8Array;
+  /** Where they are written, too. */
+  readonly place?: { readonly path: string; readonly offset: number };
+}
+
 /** What is wrong with each tensor that does not decode. */
 export type DecodeResult = readonly { readonly tensor: string; readonly code: string; readonly problem: string }[];
 
@@ -30,12 +43,32 @@ export type DecodeResult = readonly { readonly tensor: string; readonly code: st
  *
  * @throws {FormatError} `format.checksum`, `format.field` naming the tensor.
  */
-export async function run({ path, tensors, to }: DecodeTask, { workspace, breathe, progress }: JobContext): Promise<DecodeResult> {
-  const mark = workspace.mark();
+export async function run(task: DecodeTask, context: JobContext): Promise<DecodeResult> {
+  return await ("tensors" in task ? decodeTensors(task, context) : decodeBlocks(task, context));
+}
+
+async function decodeBlocks({ path, tensor, from, to, into, place }: BlocksTask, { breathe, progress }: JobContext): Promise<DecodeResult> {
+  await breathe();
+  const file = await openCompactFile(path, threadCompactCoder());
+  await file.readBlocks(tensor, from, to, into);
+  await file.close();
+  if (place !== undefined) {
+    const target = await open(place.path, "r+");
+    try {
+      await writeRange(target, place.offset, into);
+    } finally {
+      await target.close();
+    }
+  }
+  progress(into.length);
+  return [];
+}
+
+async function decodeTensors({ path, tensors, to }: TensorsTask, { breathe, progress }: JobContext): Promise<DecodeResult> {
   const target = to === undefined ? undefined : await open(to, "r+");
   const damaged: { tensor: string; code: string; problem: string }[] = [];
   try {
-    const file = await openCompactFile(path, createCompactCoder(workspace));
+    const file = await openCompactFile(path, threadCompactCoder());
     for (const { name, offset, bytes } of tensors) {
       await breathe();
       try {
@@ -54,7 +87,6 @@ export async function run({ path, tensors, to }: DecodeTask, { workspace, breath
     await file.close();
     return damaged;
   } finally {
-    workspace.release(mark);
     await target?.close();
   }
 }

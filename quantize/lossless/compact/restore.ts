@@ -8,12 +8,13 @@ import { inflateSync } from "node:zlib";
 import { FormatError } from "../../../core/errors.ts";
 import { replaceFile, syncDirectory, writeFully } from "../../../formats/containers/atomic.ts";
 import { openCompactFile } from "../../../formats/containers/compact/open.ts";
-import { hashFile, MANIFEST_FILE } from "../../manifest.ts";
+import { MANIFEST_FILE } from "../../manifest.ts";
 import { PARTIAL } from "../../output-directory.ts";
 import type { ProgressEvent } from "../../types.ts";
 import { claimEmpty } from "../claim.ts";
+import { followFiles, type FollowingHashes } from "../following-hash.ts";
 import { shortHash, sourceName, type CompactRecord } from "./record.ts";
-import { createDecodePool, decodeTasks } from "./tasks.ts";
+import { createDecodePool, decodeFiles, type FileWork } from "./tasks.ts";
 
 /** A manifest of this tool is never larger. */
 const MAX_ORIGINAL_BYTES = 2 ** 28;
@@ -41,16 +42,18 @@ export async function restoreCompact(artifact: string, record: CompactRecord, op
   const { out, workers = 2, signal, onProgress } = options;
   const isNew = await claimEmpty(artifact, out);
   const written: string[] = [];
+  const hashes = followFiles();
   try {
     const files = await writeWeights(
       artifact,
       record,
       { out, workers, ...(signal && { signal }), ...(onProgress && { onProgress }) },
       written,
+      hashes,
     );
     const others = await writeOthers(artifact, record, out, written);
     const hashed = [];
-    for (const { name, bytes } of files) hashed.push({ name, bytes, sha256: await hashFile(join(out, name + PARTIAL)) });
+    for (const { name, bytes } of files) hashed.push({ name, bytes, sha256: await hashes.digest(join(out, name + PARTIAL)) });
     for (const name of written) await rename(join(out, name + PARTIAL), join(out, name));
     await syncDirectory(out);
     const notes =
@@ -59,6 +62,7 @@ export async function restoreCompact(artifact: string, record: CompactRecord, op
         : ["the weights were rounded to bf16 when the artifact was made (--cast bf16): this is the rounded model, not the source"];
     return { files: hashed, others, notes };
   } catch (error) {
+    await hashes.close();
     for (const name of written) await rm(join(out, name + PARTIAL), { force: true });
     if (isNew) await rm(out, { recursive: true, force: true });
     throw error;
@@ -70,9 +74,10 @@ async function writeWeights(
   { weights }: CompactRecord,
   { out, workers, signal, onProgress }: Options & { readonly workers: number },
   written: string[],
+  hashes: FollowingHashes,
 ): Promise<readonly { readonly name: string; readonly bytes: number }[]> {
   const files = [];
-  const tasks = [];
+  const work: FileWork[] = [];
   for (const stored of weights) {
     const path = join(artifact, stored);
     if ((await stat(path).catch(() => undefined)) === undefined)
@@ -89,19 +94,21 @@ async function writeWeights(
     } finally {
       await handle.close();
     }
-    tasks.push(...decodeTasks(path, file, target));
+    hashes.add(target, file.fileBytes, file.header.length);
+    work.push({ path, file, to: target });
     files.push({ name, bytes: file.fileBytes });
   }
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
   const pool = createDecodePool(workers, total);
   try {
-    await pool.map(tasks, {
+    await decodeFiles(work, pool, {
+      onWritten: hashes.wrote,
       ...(signal && { signal }),
       onProgress: (bytes) => onProgress?.({ phase: "write", done: (done += bytes), total, unit: "bytes" }),
     });
   } finally {
-    // The pool's other tasks have ended: `map` stops them before it throws.
+    // Nothing is under way any more when `decodeFiles` throws.
     await pool.close();
   }
   return files;

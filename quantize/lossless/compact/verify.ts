@@ -10,7 +10,7 @@ import { COMPACT_EXTENSION, openCompactFile } from "../../../formats/containers/
 import type { ProgressEvent, VerifyReport } from "../../types.ts";
 import { compareSource } from "../compare-source.ts";
 import { readCompactRecord, shortHash, type CompactRecord } from "./record.ts";
-import { createDecodePool, decodeTasks } from "./tasks.ts";
+import { createDecodePool, decodeFiles, type FileWork } from "./tasks.ts";
 
 export interface VerifyCompactOptions {
   readonly source?: string | { readonly tensors: ReadonlyMap<string, LazyTensor> };
@@ -38,7 +38,7 @@ export async function verifyCompact(directory: string, options: VerifyCompactOpt
   let tensors = 0;
   let done = 0;
   try {
-    const tasks = [];
+    const work: FileWork[] = [];
     let total = 0;
     for (const name of record.weights) {
       const path = join(directory, name);
@@ -46,18 +46,18 @@ export async function verifyCompact(directory: string, options: VerifyCompactOpt
         const file = await openCompactFile(path);
         tensors += file.tensors.size;
         total += file.fileBytes;
-        tasks.push(...decodeTasks(path, file));
+        work.push({ path, file });
         if (options.source !== undefined) await collectHashes(file, folderOf(name), hashes);
       } catch (error) {
         if (!(error instanceof QuantError)) throw error;
         problems.push({ tensor: name, problem: error.message });
       }
     }
-    const results = await pool.map(tasks, {
+    const damaged = await decodeFiles(work, pool, {
       ...(signal && { signal }),
       onProgress: (bytes) => onProgress?.({ phase: "verify", done: (done += bytes), total, unit: "bytes" }),
     });
-    for (const { tensor, problem } of results.flat()) problems.push({ tensor, problem });
+    for (const { tensor, problem } of damaged) problems.push({ tensor, problem });
   } finally {
     await pool.close();
   }
