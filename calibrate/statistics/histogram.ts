@@ -12,6 +12,15 @@
  */
 import { NumericError } from "../../core/errors.ts";
 import { tensorOf } from "../../core/tensor.ts";
+import {
+  addCountsAt,
+  countFloatsAt,
+  flipOrder,
+  histogramStateBytes,
+  startHistogramAt,
+  type FloatBins,
+} from "../../kernels/float-histogram/float-histogram.ts";
+import { threadWorkspace } from "../../kernels/load-wasm.ts";
 import { floatsOf } from "../../model/host-tensor.ts";
 import type { Statistic } from "../statistic.ts";
 
@@ -23,9 +32,8 @@ const SIDE = (HIGH_EXPONENT - LOW_EXPONENT) * STEPS;
 export const ZERO_BIN = SIDE;
 /** Bins of a histogram. */
 export const HISTOGRAM_BINS: number = 2 * SIDE + 1;
-/** An f32's exponent and 5 highest mantissa bits count the steps of 1/32 from 2^-127. */
-const DROPPED_BITS = 23 - 5;
-const FIRST_STEP = (127 + LOW_EXPONENT) * STEPS;
+/** An f32's exponent and 5 highest mantissa bits count the steps of 1/32 from 2^-127. NaN and values above the range are in the outermost bins. */
+const BINS: FloatBins = { droppedBits: 23 - 5, firstStep: (127 + LOW_EXPONENT) * STEPS, side: SIDE };
 
 /** State: counts, shape [HISTOGRAM_BINS], exact up to 2^53. */
 export const histogram: Statistic<Float64Array> = {
@@ -33,27 +41,47 @@ export const histogram: Statistic<Float64Array> = {
   summary: `counts of values by size, F64 [${HISTOGRAM_BINS}]: 32 steps per power of two on both sides of zero; gives percentiles`,
   create: () => new Float64Array(HISTOGRAM_BINS),
   update(state, [values]) {
-    const data = floatsOf(values!, "activations");
-    // Signed words and 32-bit counts stay in integer registers; a batch has fewer than 2^32 values.
-    const bits = new Int32Array(data.buffer, data.byteOffset, data.length);
-    const counts = new Uint32Array(HISTOGRAM_BINS);
-    for (let i = 0; i < bits.length; i++) {
-      const index = binOfBits(bits[i]!);
-      counts[index] = counts[index]! + 1;
-    }
-    for (let i = 0; i < HISTOGRAM_BINS; i++) state[i]! += counts[i]!;
+    countValues(floatsOf(values!, "activations"), state);
     return state;
   },
   merge: (a, b) => a.map((count, i) => count + b[i]!),
   finish: (state) => ({ "": tensorOf(state, [HISTOGRAM_BINS]) }),
 };
 
-/** NaN and values above the range fall into the outermost bins. */
-function binOfBits(bits: number): number {
-  const step = ((bits & 0x7fffffff) >> DROPPED_BITS) - FIRST_STEP;
-  if (step < 0) return ZERO_BIN;
-  const k = step < SIDE ? step : SIDE - 1;
-  return bits >= 0 ? ZERO_BIN + 1 + k : ZERO_BIN - 1 - k;
+/** Values copied to the kernel at a time: few enough to stay in the nearest caches. */
+const TILE = 16384;
+
+/**
+ * Add values to a histogram and find their extrema, in one reading of memory.
+ *
+ * @param counts - shape [HISTOGRAM_BINS], added to.
+ * @returns the extrema, of which one is not finite where a value is not; without values Infinity and -Infinity.
+ */
+export function countValues(values: Float32Array, counts: Float64Array): { readonly min: number; readonly max: number } {
+  if (values.length === 0) return { min: Infinity, max: -Infinity };
+  const workspace = threadWorkspace();
+  const mark = workspace.mark();
+  try {
+    const [tile, state, sums] = [workspace.take(4 * TILE), workspace.take(histogramStateBytes(BINS)), workspace.take(8 * HISTOGRAM_BINS)];
+    startHistogramAt(workspace, BINS, state.at);
+    const inside = workspace.f32(tile);
+    for (let done = 0; done < values.length; done += TILE) {
+      const part = values.subarray(done, done + TILE);
+      inside.set(part);
+      countFloatsAt(workspace, tile.at, part.length, BINS, state.at);
+    }
+    const added = workspace.f64(sums).fill(0);
+    const { least, largest } = addCountsAt(workspace, BINS, state.at, sums.at);
+    for (let bin = 0; bin < HISTOGRAM_BINS; bin++) counts[bin]! += added[bin]!;
+    return { min: valueOfOrder(least), max: valueOfOrder(largest) };
+  } finally {
+    workspace.release(mark);
+  }
+}
+
+/** The value of an order; zeros of both signs are +0. */
+function valueOfOrder(order: number): number {
+  return new Float32Array(Int32Array.of(flipOrder(order)).buffer)[0]! + 0;
 }
 
 /** Lower edge of magnitude bin `k`. */

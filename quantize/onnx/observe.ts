@@ -2,10 +2,10 @@
  * Calibration on ONNX graphs: values of the main graph tapped while samples run, folded into extrema and histograms of fixed size.
  * @module
  */
-import { histogram as histogramStatistic } from "../../calibrate/statistics/histogram.ts";
+import { countValues, HISTOGRAM_BINS } from "../../calibrate/statistics/histogram.ts";
 import { NumericError, throwIfAborted } from "../../core/errors.ts";
 import type { OnnxModel, OnnxNode } from "../../formats/containers/onnx/model.ts";
-import type { Engine, HostTensor } from "../../model/engines/engine.ts";
+import type { Engine, Values } from "../../model/engines/engine.ts";
 import { onnxToModel } from "../../model/sources/onnx.ts";
 import { floatsOf } from "../../model/host-tensor.ts";
 import { OnnxEdits } from "./edits.ts";
@@ -15,12 +15,14 @@ import type { OnnxSamples } from "./samples.ts";
 import type { SeenValue } from "./ranges.ts";
 
 /** A value to look at. */
-export interface OnnxTap {
-  readonly value: string;
-  /** Length of the last axis, whose channels are told apart; absent: one range for all. */
-  readonly channels?: number;
-  readonly histogram: boolean;
-}
+export type OnnxTap =
+  | {
+      readonly value: string;
+      /** Length of the last axis, whose channels are told apart; absent: one range for all. */
+      readonly channels?: number;
+      readonly histogram: false;
+    }
+  | { readonly value: string; readonly channels?: undefined; readonly histogram: true };
 
 /** What was seen. */
 export interface Observed extends SeenValue {
@@ -47,25 +49,25 @@ export async function observeOnnx(
   { engine, signal, onProgress }: ObserveOptions,
 ): Promise<ReadonlyMap<string, Observed>> {
   if (taps.length === 0) return new Map();
-  const { model: tapped, parts } = reduceTaps(model, taps);
-  const folds = taps.map((tap, i) => ({ tap, names: parts[i]!, fold: new Fold(tap) }));
-  const outputs = folds.flatMap(({ tap, names }) => [names.min, names.max, names.sum, ...(tap.histogram ? [tap.value] : [])]);
-  const compiled = await engine.compile(onnxToModel(tapped).blocks[0]!.graph, { outputs });
+  const edits = new OnnxEdits(model);
+  const producers = new Map(model.graph.nodes.flatMap(({ outputs }, i) => outputs.map((name) => [name, i] as const)));
+  const folds = taps.map((tap) =>
+    tap.histogram ? new HistogramFold(tap.value) : new ExtremaFold(tap, reduceTap(edits, tap, producers.get(tap.value))),
+  );
+  const compiled = await engine.compile(onnxToModel(edits.apply()).blocks[0]!.graph, { outputs: folds.flatMap(({ outputs }) => outputs) });
   try {
     let done = 0;
     for await (const { inputs, samples: count } of samples.runs()) {
       throwIfAborted(signal);
       const values = await compiled.run(inputs);
-      for (const { tap, names, fold } of folds) {
-        fold.update(values[names.min]!, values[names.max]!, values[names.sum]!, tap.histogram ? values[tap.value] : undefined);
-      }
+      for (const fold of folds) fold.update(values);
       done += count;
       onProgress?.({ phase: "calibrate", done, total: Math.max(done, samples.length), unit: "blocks", detail: "samples" });
     }
   } finally {
     await compiled.release();
   }
-  return new Map(folds.map(({ tap, fold }) => [tap.value, fold.finish()]));
+  return new Map(folds.map((fold) => [fold.value, fold.finish()]));
 }
 
 interface TapParts {
@@ -75,74 +77,128 @@ interface TapParts {
   readonly sum: string;
 }
 
-/** First opset whose ReduceMin and ReduceMax take their axes as an input. */
-const AXES_INPUT_OPSET = 18;
+/** First opsets whose axes may count from the end; whose Unsqueeze takes them as an input; whose ReduceMin and ReduceMax do. */
+const FROM_END_OPSET = 11;
+const UNSQUEEZE_INPUT_OPSET = 13;
+const REDUCE_INPUT_OPSET = 18;
 
-/** The model with the reductions of each tap, and their names. */
-function reduceTaps(model: OnnxModel, taps: readonly OnnxTap[]): { readonly model: OnnxModel; readonly parts: readonly TapParts[] } {
-  const edits = new OnnxEdits(model);
-  const producers = new Map(model.graph.nodes.flatMap(({ outputs }, i) => outputs.map((name) => [name, i] as const)));
-  const opset = model.opsets.get("") ?? 1;
-  const first = opset >= AXES_INPUT_OPSET ? edits.constant("", "tap_axes", int64s([0])) : undefined;
-  const parts = taps.map(({ value, channels }): TapParts => {
-    const name = (part: string): string => edits.fresh(`${value}_${part}`);
-    const [rows, min, max, sum] = [name("rows"), name("min"), name("max"), name("sum")];
-    const shape = edits.constant("", `${value}_tap`, int64s(channels === undefined ? [-1] : [-1, channels]));
-    const reduce = (op: string, output: string): OnnxNode =>
-      first === undefined
-        ? makeNode(op, [rows], [output], { axes: [0], keepdims: 0 })
-        : makeNode(op, [rows, first], [output], { keepdims: 0 });
-    const nodes = [
-      makeNode("Reshape", [value, shape], [rows]),
-      reduce("ReduceMin", min),
-      reduce("ReduceMax", max),
-      // Without axes: over everything, in every opset.
-      makeNode("ReduceSum", [rows], [sum], { keepdims: 0 }),
-    ];
-    const producer = producers.get(value);
-    if (producer === undefined) edits.before("", 0, nodes);
-    else edits.after("", producer, nodes);
-    return { min, max, sum };
-  });
-  return { model: edits.apply(), parts };
+/**
+ * Add the reductions of a tap. Channels are reduced over the axis before the last alone: onnxruntime does that with vector instructions
+ * where axes lead it, and one value at a time where none does; what is left of the leading axes is little.
+ */
+function reduceTap(edits: OnnxEdits, { value, channels }: OnnxTap, producer: number | undefined): TapParts {
+  const opset = edits.model.opsets.get("") ?? 1;
+  const name = (part: string): string => edits.fresh(`${value}_${part}`);
+  const constant = (numbers: readonly number[]): string =>
+    edits.share(["tap", numbers], () => edits.constant("", `tap_${numbers.join("_")}`, int64s(numbers)));
+  const along = (
+    op: string,
+    from: string,
+    output: string,
+    axis: number,
+    inputOpset: number,
+    attributes: Record<string, number>,
+  ): OnnxNode =>
+    opset >= inputOpset
+      ? makeNode(op, [from, constant([axis])], [output], attributes)
+      : makeNode(op, [from], [output], { axes: [axis], ...attributes });
+  const parts: TapParts = { min: name("min"), max: name("max"), sum: name("sum") };
+  const nodes: OnnxNode[] = [];
+  const reduced = [
+    ["ReduceMin", parts.min],
+    ["ReduceMax", parts.max],
+  ] as const;
+  const rows = name("rows");
+  if (channels === undefined || opset < FROM_END_OPSET) {
+    nodes.push(makeNode("Reshape", [value, constant(channels === undefined ? [-1] : [-1, channels])], [rows]));
+    for (const [op, output] of reduced) nodes.push(along(op, rows, output, 0, REDUCE_INPUT_OPSET, { keepdims: 0 }));
+  } else {
+    // So that a vector has rows, too.
+    nodes.push(along("Unsqueeze", value, rows, 0, UNSQUEEZE_INPUT_OPSET, {}));
+    for (const [op, output] of reduced) nodes.push(along(op, rows, output, -2, REDUCE_INPUT_OPSET, { keepdims: 0 }));
+  }
+  // Without axes: over everything, in every opset.
+  nodes.push(makeNode("ReduceSum", [rows], [parts.sum], { keepdims: 0 }));
+  if (producer === undefined) edits.before("", 0, nodes);
+  else edits.after("", producer, nodes);
+  return parts;
 }
 
-/** Extrema and histogram of one value. */
-class Fold {
-  readonly #tap: OnnxTap;
+/** What a tap makes of the outputs of each run. */
+interface Fold {
+  readonly value: string;
+  /** What it needs of a run. */
+  readonly outputs: readonly string[];
+  update(values: Values): void;
+  finish(): Observed;
+}
+
+/** Extrema, by channel or of all. */
+class ExtremaFold implements Fold {
+  readonly value: string;
+  readonly outputs: readonly string[];
+  readonly #byChannel: boolean;
   readonly #min: Float32Array;
   readonly #max: Float32Array;
-  #histogram: Float64Array | undefined;
 
-  constructor(tap: OnnxTap) {
-    this.#tap = tap;
-    this.#min = new Float32Array(tap.channels ?? 1).fill(Infinity);
-    this.#max = new Float32Array(tap.channels ?? 1).fill(-Infinity);
-    if (tap.histogram) this.#histogram = histogramStatistic.create(0);
+  constructor({ value, channels }: OnnxTap, parts: TapParts) {
+    this.value = value;
+    this.outputs = [parts.min, parts.max, parts.sum];
+    this.#byChannel = channels !== undefined;
+    this.#min = new Float32Array(channels ?? 1).fill(Infinity);
+    this.#max = new Float32Array(channels ?? 1).fill(-Infinity);
   }
 
-  update(min: HostTensor, max: HostTensor, sum: HostTensor, values: HostTensor | undefined): void {
-    const { value } = this.#tap;
-    const [low, high] = [floatsOf(min, `value ${value}`), floatsOf(max, `value ${value}`)];
-    if (!Number.isFinite(floatsOf(sum, value)[0])) {
-      throw new NumericError("numeric.not-finite", `value ${value} is NaN or infinite on the calibration data`, { value });
+  update(values: Values): void {
+    const [low, high, sum] = this.outputs.map((name) => floatsOf(values[name]!, `value ${this.value}`));
+    if (!Number.isFinite(sum![0])) throw notFinite(this.value);
+    const channels = this.#min.length;
+    for (let row = 0; row < low!.length; row += channels) {
+      for (let c = 0; c < channels; c++) {
+        if (low![row + c]! < this.#min[c]!) this.#min[c] = low![row + c]!;
+        if (high![row + c]! > this.#max[c]!) this.#max[c] = high![row + c]!;
+      }
     }
-    for (let c = 0; c < this.#min.length; c++) {
-      if (low[c]! < this.#min[c]!) this.#min[c] = low[c]!;
-      if (high[c]! > this.#max[c]!) this.#max[c] = high[c]!;
-    }
-    if (this.#histogram !== undefined && values !== undefined) this.#histogram = histogramStatistic.update(this.#histogram, [values], 1);
   }
 
   finish(): Observed {
     const min = this.#min.reduce((least, value) => Math.min(least, value), Infinity);
     const max = this.#max.reduce((most, value) => Math.max(most, value), -Infinity);
-    const isSeen = min !== Infinity;
-    return {
-      min: isSeen ? min : 0,
-      max: isSeen ? max : 0,
-      ...(this.#histogram && { histogram: this.#histogram }),
-      ...(this.#tap.channels !== undefined && isSeen && { channels: { min: this.#min, max: this.#max } }),
-    };
+    if (min === Infinity) return UNSEEN;
+    return { min, max, ...(this.#byChannel && { channels: { min: this.#min, max: this.#max } }) };
   }
+}
+
+/** Extrema and histogram of all values. */
+class HistogramFold implements Fold {
+  readonly value: string;
+  readonly outputs: readonly string[];
+  readonly #counts = new Float64Array(HISTOGRAM_BINS);
+  #min = Infinity;
+  #max = -Infinity;
+
+  constructor(value: string) {
+    this.value = value;
+    this.outputs = [value];
+  }
+
+  update(values: Values): void {
+    const { min, max } = countValues(floatsOf(values[this.value]!, `value ${this.value}`), this.#counts);
+    this.#min = Math.min(this.#min, min);
+    this.#max = Math.max(this.#max, max);
+    // Of no values at all, the extrema are infinite the other way round.
+    if (min <= max && Number.isFinite(min) && Number.isFinite(max)) return;
+    if (!(min > max)) throw notFinite(this.value);
+  }
+
+  finish(): Observed {
+    const seen = this.#min === Infinity ? UNSEEN : { min: this.#min, max: this.#max };
+    return { ...seen, histogram: this.#counts };
+  }
+}
+
+const UNSEEN: Observed = { min: 0, max: 0 };
+
+function notFinite(value: string): NumericError {
+  return new NumericError("numeric.not-finite", `value ${value} is NaN or infinite on the calibration data`, { value });
 }

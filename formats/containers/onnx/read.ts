@@ -40,21 +40,46 @@ export async function openOnnx(path: string): Promise<OpenOnnxModel> {
     await external.close();
     await source.close();
   };
-  const read = async ({ start, end }: Range): Promise<Uint8Array> => {
-    if (isOpen) return source.read(start, end - start);
-    const again = await openFileSource(path);
-    try {
-      return await again.read(start, end - start);
-    } finally {
-      await again.close();
-    }
-  };
+  const again = new ReopenedFile(path);
+  const read = async ({ start, end }: Range): Promise<Uint8Array> =>
+    isOpen ? source.read(start, end - start) : again.use((file) => file.read(start, end - start));
   try {
     const model = await readModel(source, external, { read });
     return { ...model, path, files: [path, ...external.paths], close };
   } catch (cause) {
     await close();
     throw cause;
+  }
+}
+
+/** A closed file that is opened for reads that follow each other at once, and closed behind the last: opening takes longer than reading. */
+class ReopenedFile {
+  readonly #path: string;
+  #file: Promise<SyncByteSource> | undefined;
+  #users = 0;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  async use<T>(work: (file: SyncByteSource) => Promise<T>): Promise<T> {
+    this.#users++;
+    try {
+      this.#file ??= openFileSource(this.#path);
+      return await work(await this.#file);
+    } finally {
+      this.#users--;
+      // Who awaits this read has its turn first, and may read on.
+      setImmediate(() => void this.#close());
+    }
+  }
+
+  async #close(): Promise<void> {
+    const file = this.#file;
+    if (this.#users > 0 || file === undefined) return;
+    this.#file = undefined;
+    // Who read was told why it could not be opened; closing what was only read loses nothing.
+    await file.then((opened) => opened.close()).catch(() => undefined);
   }
 }
 
