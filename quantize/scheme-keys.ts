@@ -54,7 +54,11 @@ export const SCHEME_KEYS = {
   block: { summary: "channels a block that reorder sorts for", range: [1, 65536] },
   rope: { summary: "reorder of rotated keys: any order, or whole pairs side by side", values: ["free", "interleaved"] },
   symmetric: { summary: "integer weights without or with zero points", values: BOOLEAN },
-  form: { summary: "ONNX, weight-only: MatMulNBits, or DequantizeLinear in front of the operator", values: ["nbits", "dq"] },
+  form: {
+    summary:
+      "ONNX, weight-only: MatMulNBits, or DequantizeLinear in front of the operator (default for whole channels of 8 bits: Cast and Mul, which runtimes fold)",
+    values: ["nbits", "dq"],
+  },
   calibrator: { summary: "ONNX, static: how a range is chosen", values: ["minmax", "percentile", "mse", "entropy"] },
   percentile: { summary: "ONNX, calibrator=percentile: percent of values inside the range (default 99.999)", range: [50, 100] },
   weights: { summary: "ONNX, w8a8: type of weight codes (default uint8 when dynamic, int8 when static)", values: ["int8", "uint8"] },
