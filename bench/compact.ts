@@ -1,7 +1,7 @@
 /**
  * Speed and size of the compact codec on one thread and on two, next to a plain copy and to zstd level 1 on the same bytes.
  *
- *   npx tsx bench/compact.ts [model.safetensors] [--mib 48] [--rounds 7]
+ *   npx tsx bench/compact.ts [model.safetensors] [--mib 48] [--rounds 15]
  *   npx tsx bench/compact.ts --end-to-end [--gigabytes 4.3] [--rounds 2] [--workers 2]      the whole command next to cp
  *
  * Without a file: Gaussian weights with row and column scales. What is decoded is compared with the source before anything is timed.
@@ -45,7 +45,7 @@ if (values["end-to-end"]) {
   process.exit(0);
 }
 const limit = Number(values.mib) * 2 ** 20;
-const rounds = Number(values.rounds ?? 7);
+const rounds = Number(values.rounds ?? 15);
 const LEVELS = ["max", "fast"] as const;
 
 async function readTensors(path: string): Promise<Tensor[]> {
