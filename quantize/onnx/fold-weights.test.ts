@@ -3,8 +3,7 @@ import { describe, expect, test } from "vitest";
 import { tensorOf } from "../../core/tensor.ts";
 import type { OnnxAttribute, OnnxGraph, OnnxModel, OnnxNode } from "../../formats/containers/onnx/model.ts";
 import { onnxTensorOf, readFloat32, type OnnxTensor } from "../../formats/containers/onnx/tensor.ts";
-import { loadTensors } from "../../formats/containers/onnx/tensors.ts";
-import { encodeOnnxModel } from "../../formats/containers/onnx/write.ts";
+import { readOnnxBytes } from "../../formats/containers/onnx/write.ts";
 import { findOnnxSites } from "../../model/onnx/sites.ts";
 import { foldWeights } from "./fold-weights.ts";
 import { int64s, makeNode } from "./nodes.ts";
@@ -79,7 +78,7 @@ function branchedLstm(): OnnxModel {
 }
 
 async function outputsOf(model: OnnxModel): Promise<readonly number[]> {
-  const session = await InferenceSession.create(encodeOnnxModel(await loadTensors(model)), { logSeverityLevel: 3, intraOpNumThreads: 1 });
+  const session = await InferenceSession.create(await readOnnxBytes(model), { logSeverityLevel: 3, intraOpNumThreads: 1 });
   const x = new OrtTensor(
     "float32",
     Float32Array.from({ length: 5 * INPUTS }, (_, i) => Math.cos(i)),

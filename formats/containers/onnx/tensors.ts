@@ -58,15 +58,6 @@ export async function mapTensors(model: OnnxModel, map: (tensor: OnnxTensor) => 
   return { ...model, graph: await mapGraph(model.graph), functions };
 }
 
-/** The model with every tensor in memory. */
-export async function loadTensors(model: OnnxModel): Promise<OnnxModel> {
-  return mapTensors(model, async (tensor) => {
-    if (tensor.bytes !== undefined || tensor.dtype === "STRING") return tensor;
-    const { location: _, external: __, ...rest } = tensor;
-    return { ...rest, bytes: await tensor.read() };
-  });
-}
-
 /** Bytes of the initializers of a model's graphs, main graph and those inside it. */
 export function tensorBytes({ graph }: OnnxModel): number {
   let bytes = 0;

@@ -46,6 +46,20 @@ export function encodeOnnxModel(model: OnnxModel): Uint8Array {
   return out;
 }
 
+/** The same of a model whose tensors may be on disk: read one at a time, into their place. @throws as {@link encodeOnnxModel}, and what reading throws. */
+export async function readOnnxBytes(model: OnnxModel): Promise<Uint8Array> {
+  const { parts, size } = encodeModel(model, new Map());
+  assertLength(size);
+  const out = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    const bytes = await bytesOf(part);
+    out.set(bytes, at);
+    at += bytes.byteLength;
+  }
+  return out;
+}
+
 /**
  * Write a model to `path`, and with external data the tensors of at least 1 KiB to `<path>_data`. Tensors are read one at a
  * time. Each file appears whole or not at all, the data first.

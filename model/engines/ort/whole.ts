@@ -7,8 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { InferenceSession } from "onnxruntime-common";
 import type { OnnxModel } from "../../../formats/containers/onnx/model.ts";
-import { loadTensors, tensorBytes } from "../../../formats/containers/onnx/tensors.ts";
-import { encodeOnnxModel, writeOnnxModel } from "../../../formats/containers/onnx/write.ts";
+import { tensorBytes } from "../../../formats/containers/onnx/tensors.ts";
+import { readOnnxBytes, writeOnnxModel } from "../../../formats/containers/onnx/write.ts";
 import type { Graph } from "../../graph/graph.ts";
 
 /** Models up to this size are built in memory; larger ones are written to a temporary folder and opened there. */
@@ -27,7 +27,7 @@ export async function openWhole(
   const names = ({ graph }: OnnxModel): string => JSON.stringify(graph.outputs.map(({ name }) => name));
   const isUnchanged = names(model) === names(whole.model);
   if (createFromFile !== undefined && whole.path !== undefined && isUnchanged) return createFromFile(whole.path);
-  if (createFromFile === undefined || tensorBytes(model) <= MEMORY_BYTES) return create(encodeOnnxModel(await loadTensors(model)));
+  if (createFromFile === undefined || tensorBytes(model) <= MEMORY_BYTES) return create(await readOnnxBytes(model));
   const folder = await mkdtemp(join(tmpdir(), "bitwright-onnx-"));
   try {
     const path = join(folder, "model.onnx");
