@@ -5,7 +5,9 @@ import type { Engine, Values } from "../../model/engines/engine.ts";
 import type { OnnxModel, OnnxNode, OnnxValueInfo } from "../../formats/containers/onnx/model.ts";
 import { makeOnnxTensor, type OnnxTensor } from "../../formats/containers/onnx/tensor.ts";
 import { runOnnx } from "../../model/onnx/run.ts";
-import { onnxToModel } from "../../model/sources/onnx.ts";
+import { onnxToModel, openOnnxModel } from "../../model/sources/onnx.ts";
+import { openFileSource } from "../../formats/containers/bytes.ts";
+import { openSafetensors } from "../../formats/containers/safetensors/read.ts";
 import { rewriteToFloat16 } from "./half.ts";
 import { floats, int64s, makeNode } from "./nodes.ts";
 import { NO_SAMPLES, type OnnxSamples } from "./samples.ts";
@@ -149,6 +151,22 @@ test("squares that are summed up stay in float32 unless they were measured: a no
   );
   expect(measured).toEqual([]);
 });
+
+test.each(["cnn-17-qoperator", "encoder-torchscript-17-dynamic"])(
+  "%s, quantized already: codes stay codes and sums of their products float32",
+  async (name) => {
+    const opened = await openOnnxModel(`fixtures/onnx/zoo/${name}.onnx`);
+    const source = opened.blocks[0]!.graph.whole!.model;
+    const file = await openSafetensors(await openFileSource(`fixtures/onnx/zoo/${name}.golden.safetensors`));
+    const golden = new Map(await Promise.all([...file.tensors].map(async ([key, tensor]) => [key, await tensor.read()] as const)));
+    await file.close();
+    const inputs = new Map([...golden].flatMap(([key, tensor]) => (key.startsWith("in.") ? [[key.slice(3), tensor] as const] : [])));
+    const { model: half } = await rewriteToFloat16(source, NO_SAMPLES, { engine });
+    const expected = await runOnnx(opened, inputs, engine);
+    for (const [output, found] of await runOnnx(onnxToModel(half), inputs, engine))
+      expect(worst(toFloat32(found), toFloat32(expected.get(output)!))).toBeLessThan(0.03);
+  },
+);
 
 test("angles of positions stay in float32; sines of hidden values do not", async () => {
   const positions: OnnxValueInfo = { name: "x", dtype: "I64", shape: ["n"] };

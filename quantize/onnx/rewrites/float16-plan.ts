@@ -65,6 +65,8 @@ export async function planFloat16(model: OnnxModel, { ranges, checkWeights = tru
   for (const [key, reason] of await statisticsOf(flow)) if (!wide.has(key)) wide.set(key, reason);
   if (ranges === undefined) for (const key of await variancesOf(flow)) if (!wide.has(key)) wide.set(key, "squares that are summed up");
   for (const key of wide.keys()) passOn(flow, key, wide, ranges);
+  // The product with their scale fits again.
+  if (ranges === undefined) for (const key of integerSums(flow)) wide.set(key, "sums of integer products");
   for (const [name, { largest }] of ranges?.values ?? []) {
     const key = keyOf("", name);
     if (cut.has(key)) continue;
@@ -176,6 +178,16 @@ function passOn(flow: Flow, start: ValueKey, wide: Map<ValueKey, string>, ranges
       }
     }
   }
+}
+
+/** Values that are sums of integer products, cast to floats. */
+function integerSums({ bodies, producers }: Flow): readonly ValueKey[] {
+  return bodies.flatMap(({ path, nodes }) =>
+    nodes.flatMap(({ op, inputs, outputs }) => {
+      const source = op === "Cast" ? producers.get(keyOf(path, inputs[0]!))?.op : undefined;
+      return source === "MatMulInteger" || source === "ConvInteger" ? [keyOf(path, outputs[0]!)] : [];
+    }),
+  );
 }
 
 /**

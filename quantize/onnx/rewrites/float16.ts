@@ -252,9 +252,14 @@ function takeFrom<T>(map: Map<string, T>, key: string): readonly T[] {
 
 function markOutputs(node: OnnxNode, scope: Float16Scope, anyFloat: boolean, kind: "half" | "single"): void {
   const slot = node.domain === "" ? TYPE_INPUT.get(node.op) : undefined;
-  const isFloat = INTEGER_RESULTS.has(node.op) ? false : slot === undefined ? anyFloat : scope.isFloat(node.inputs[slot] ?? "");
+  const isFloat = givesIntegers(node) ? false : slot === undefined ? anyFloat : scope.isFloat(node.inputs[slot] ?? "");
   for (const [i, name] of node.outputs.entries())
     scope.set(name, isFloat && INTEGER_OUTPUTS.get(node.op)?.includes(i) !== true ? kind : "other");
+}
+
+/** QLinear operators take floats for scales only; QGemm gives codes where it is told their scale. */
+function givesIntegers({ op, inputs }: OnnxNode): boolean {
+  return INTEGER_RESULTS.has(op) || op.startsWith("QLinear") || (op === "QGemm" && (inputs[7] ?? "") !== "");
 }
 
 /** The float32 tensor that an attribute of a Constant node holds. */
