@@ -6,7 +6,7 @@
  *
  * One thread: encode (histogram, code, streams, index) and decode (every block's end checked) of Gaussian bf16 weights. Rounds of all
  * rows alternate; the fastest and the median round are shown, and CPU time beside wall time, since other work may run. zstd is the system's
- * library (`zstd-anchor.ts`), its CPU time set against the least CPU time of a round.
+ * library (`zstd-anchor.ts`), its CPU time set against the least CPU time of a round. Then wall time of one worker and of two: encode, decode, compare.
  *
  * End to end: a safetensors file of --gb 10^9 bytes and several hundred tensors is made (or `file` is taken), then `cp` and the whole job
  * (read, encode, decode what was written and compare, sync) alternate; seconds of wall, CPU, and peak resident memory of the process.
@@ -36,6 +36,8 @@ import { createBlockDecoder, indexOf } from "../kernels/df11/blocks.ts";
 import { encodeUnitFast } from "../kernels/df11/encode.ts";
 import { createExponentCounter, createUnitEncoder, planCode, STRIP } from "../kernels/df11/unit-encoder.ts";
 import { createWorkspace, type Workspace } from "../kernels/load-wasm.ts";
+import { createPool } from "../kernels/pool.ts";
+import { run, type UnitTask } from "./dfloat11-unit.ts";
 import { zstdSeconds } from "./zstd-anchor.ts";
 
 const { values, positionals } = parseArgs({
@@ -81,7 +83,10 @@ if (values.job !== undefined) {
 } else {
   console.log(`load ${loadavg()[0]!.toFixed(2)}`);
   if (values["end-to-end"]) await endToEnd(positionals[0]);
-  else oneThread();
+  else {
+    oneThread();
+    await twoWorkers();
+  }
 }
 
 function oneThread(): void {
@@ -131,6 +136,27 @@ function oneThread(): void {
   } finally {
     rmSync(file);
   }
+}
+
+/** Units that lie in shared memory, as files that are read into it do: each encoded, decoded and compared; workers started beforehand. */
+async function twoWorkers(): Promise<void> {
+  const tasks = Array.from({ length: 16 }, (_, i): UnitTask => {
+    const bytes = gaussian(2 ** 22, 20 + i);
+    const [shared, out] = [bytes, bytes].map(({ length }) => new Uint8Array(new SharedArrayBuffer(length)));
+    shared!.set(bytes);
+    return { bytes: shared!, out: out! };
+  });
+  const pools = [1, 2].map((workers) => createPool({ workers, module: new URL("dfloat11-unit.ts", import.meta.url), run }));
+  const least = pools.map(() => Infinity);
+  for (let round = 0; round < 6; round++) {
+    for (const [i, pool] of pools.entries()) {
+      const start = performance.now();
+      if ((await pool.map(tasks)).includes(false)) throw new Error("decoded weights differ");
+      if (round > 0) least[i] = Math.min(least[i]!, (performance.now() - start) / 1000);
+    }
+  }
+  for (const pool of pools) await pool.close();
+  console.log(`two workers ${(least[0]! / least[1]!).toFixed(2)} times one (encode, decode and compare in memory, fastest of 5 rounds)`);
 }
 
 function decodeInto(unit: Df11Unit, out: Uint8Array, workspace: Workspace): void {
