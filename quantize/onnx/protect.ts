@@ -4,6 +4,7 @@
  * @module
  */
 import { throwIfAborted } from "../../core/errors.ts";
+import { elementCount } from "../../core/dtype.ts";
 import type { OnnxModel } from "../../formats/containers/onnx/model.ts";
 import type { Engine, HostTensor } from "../../model/engines/engine.ts";
 import { withCompiled } from "../../model/onnx/run.ts";
@@ -16,6 +17,9 @@ import type { ObserveOptions } from "./observe.ts";
 import type { OnnxSamples } from "./samples.ts";
 import { activationScale } from "./scales.ts";
 import type { OnnxSettings } from "./settings.ts";
+
+/** Share of the model's weights that convolutions may make 16-bit floats of. */
+const HALF_SHARE = 0.05;
 
 /** Runs that errors are measured on. */
 const TRIAL_RUNS = 8;
@@ -46,7 +50,7 @@ export async function protectSites(
     measured.push({ sites: [...inGroup], error: relativeError(reference, await outputsOf(model, samples, engine)) });
     onProgress?.({ phase: "decide", done: i + 1, total: groups.length, unit: "blocks", detail: "sensitivity of sites" });
   }
-  const chosen = chooseProtected(measured, quantized);
+  const chosen = withinBudget(chooseProtected(measured, quantized), measured, decisions.choices);
   const finer = new Set<string>();
   const choices = decisions.choices.map((choice): ChosenSite => {
     const why = chosen.get(choice.site.name);
@@ -71,6 +75,30 @@ export async function protectSites(
     `${chosen.size} of ${quantized} sites get a finer form, because quantizing them alone moves the outputs most`,
   ];
   return { ...decisions, choices, scales, twins, notes };
+}
+
+/** What is chosen, less convolutions beyond a twentieth of the model's weights, the worst first: 16-bit floats take twice the bytes. */
+function withinBudget(
+  chosen: ReadonlyMap<string, string>,
+  measured: readonly MeasuredSites[],
+  choices: readonly ChosenSite[],
+): ReadonlyMap<string, string> {
+  const convolutions = new Map(
+    choices.flatMap((choice) => (isConvolution(choice) ? [[choice.site.name, weightsOf(choice)] as const] : [])),
+  );
+  let left = choices.reduce((sum, choice) => sum + weightsOf(choice), 0) * HALF_SHARE;
+  const kept = new Map(chosen);
+  for (const name of measured.toSorted((a, b) => b.error - a.error).flatMap(({ sites }) => sites)) {
+    const count = convolutions.get(name);
+    if (count === undefined || !kept.has(name)) continue;
+    if (count > left) kept.delete(name);
+    else left -= count;
+  }
+  return kept;
+}
+
+function weightsOf({ site }: ChosenSite): number {
+  return elementCount(site.weight.tensor.shape);
 }
 
 /** Quantized sites of the main graph by their input, in order. */
