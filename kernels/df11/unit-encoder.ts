@@ -203,8 +203,8 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
     },
     finish() {
       const tail = new DataView(workspace.memory.buffer, state.at, 24);
-      const held = tail.getUint32(8, true);
-      const written = 8 * BYTES_PER_THREAD * tail.getUint32(12, true) + held;
+      const [pending, held, windowsWritten] = [tail.getBigUint64(0, true), tail.getUint32(8, true), tail.getUint32(12, true)];
+      const written = 8 * BYTES_PER_THREAD * windowsWritten + held;
       if (done !== elements || written !== totalBits) {
         throw new NumericError(
           "numeric.no-data",
@@ -216,13 +216,13 @@ export function createUnitEncoder(name: string, code: UnitCode, workspace: Works
       positionWords()[blocks] = elements;
       // No code starts where the last one ends on a byte boundary: the end symbol is not written there.
       const gapBytes = workspace.bytes({ at: gaps.at, byteLength: windows });
-      gapBytes.fill(0, tail.getUint32(12, true) + 1);
+      gapBytes.fill(0, windowsWritten + 1);
       const endWindow = Math.floor(totalBits / (8 * BYTES_PER_THREAD));
       if (totalBits % 8 === 0 && endWindow < windows && gapBytes[endWindow] === totalBits % 64) gapBytes[endWindow] = 0;
       const packed = workspace.take(blocks * GAP_BYTES_PER_BLOCK);
       kernel.packGaps(gaps.at, windows, packed.at);
       return {
-        stream: finishStream(tail.getBigUint64(0, true), held, end),
+        stream: finishStream(pending, held, end),
         gaps: workspace.bytes(packed).slice(),
         outputPositions: positionWords().slice(0, blocks + 1),
       };
