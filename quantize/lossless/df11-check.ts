@@ -9,8 +9,8 @@ import type { UnitIndex } from "../../formats/layouts/dfloat11/stored.ts";
 import { BATCH, createBlockDecoder, indexOf, type BlockIndex } from "../../kernels/df11/blocks.ts";
 import type { Workspace } from "../../kernels/load-wasm.ts";
 
-/** Blocks are decoded so many at a time, or as many as are left. */
-const TOGETHER = 4;
+/** Blocks are decoded in multiples of this, so that none of the decoder's chains is without one, or as many as are left. */
+const TOGETHER: number = BATCH / 2;
 /** Patterns that wait for their block: those of blocks that are not yet enough together, and of one that is not complete. */
 const MAX_WAITING: number = (TOGETHER + 1) * 8 * BLOCK_BYTES;
 

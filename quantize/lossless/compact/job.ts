@@ -6,6 +6,7 @@ import { open } from "node:fs/promises";
 import { FormatError } from "../../../core/errors.ts";
 import { writeRange } from "../../../formats/containers/atomic.ts";
 import { openCompactFile } from "../../../formats/containers/compact/open.ts";
+import type { CompactFile } from "../../../formats/containers/compact/read.ts";
 import { threadCompactCoder } from "../../../kernels/compact/thread-coder.ts";
 import type { JobContext } from "../../../kernels/pool.ts";
 
@@ -26,6 +27,8 @@ export interface TensorsTask {
 
 export interface BlocksTask {
   readonly path: string;
+  /** The same for parts of one decoding, in which the file stays as it is. */
+  readonly run: number;
   readonly tensor: string;
   readonly from: number;
   readonly to: number;
@@ -47,11 +50,17 @@ export async function run(task: DecodeTask, context: JobContext): Promise<Decode
   return await ("tensors" in task ? decodeTensors(task, context) : decodeBlocks(task, context));
 }
 
-async function decodeBlocks({ path, tensor, from, to, into, place }: BlocksTask, { breathe, progress }: JobContext): Promise<DecodeResult> {
+/** The file of this thread's last part: a large tensor's classes take long to read. */
+let opened: { readonly run: number; readonly path: string; readonly file: CompactFile } | undefined;
+
+async function decodeBlocks(
+  { path, run: number, tensor, from, to, into, place }: BlocksTask,
+  { breathe, progress }: JobContext,
+): Promise<DecodeResult> {
   await breathe();
-  const file = await openCompactFile(path, threadCompactCoder());
-  await file.readBlocks(tensor, from, to, into);
-  await file.close();
+  if (opened?.run !== number || opened.path !== path)
+    opened = { run: number, path, file: await openCompactFile(path, threadCompactCoder()) };
+  await opened.file.readBlocks(tensor, from, to, into);
   if (place !== undefined) {
     const target = await open(place.path, "r+");
     try {

@@ -139,6 +139,9 @@ export async function decodeFiles(
   return [...damaged, ...results.flat()];
 }
 
+/** Numbers the decodings of large tensors. */
+let runs = 0;
+
 async function decodeLarge(
   { path, file, to: target }: FileWork,
   { name, offset, bytes }: Tensors[number],
@@ -154,13 +157,14 @@ async function decodeLarge(
     return { from, to, at: from * unitBytes, length: Math.min(to * unitBytes, bytes) - from * unitBytes };
   });
   const hash = createHash("sha256");
+  const run = ++runs;
   await runInOrder(
     parts,
     2 * pool.workers + 1,
     most * unitBytes,
     async ({ from, to, at, length }, into) => {
       const place = target === undefined ? {} : { place: { path: target, offset: offset + at } };
-      await pool.run({ path, tensor: name, from, to, into: into.subarray(0, length), ...place }, options);
+      await pool.run({ path, run, tensor: name, from, to, into: into.subarray(0, length), ...place }, options);
     },
     ({ at, length }, into) => {
       hash.update(into.subarray(0, length));
