@@ -40,12 +40,20 @@ export interface ChosenSite {
 
 /** Convolutions with less than this share of the model's weights become 16-bit floats: they save nothing, and first and depthwise ones are delicate. */
 const SMALL_SHARE = 2.5e-3;
+/** First opset whose operators can round with a scale a token. */
+const TOKEN_OPSET = 11;
+/**
+ * What two neighbouring codes of a signed weight add up to at most: processors without VNNI add pairs of u8·s8 products in 16 signed bits.
+ * 128 would hold for activation codes up to 255, at six times the rounding error of free codes; 160 holds up to 204, at 1.25 times.
+ */
+const PAIR_SUM = 160;
 /** Weights below this many values cost more in nodes and scales than they save. */
 const SMALL_WEIGHT = 16;
 
 /**
  * Choose actions.
  *
+ * @param floors - values of the main graph that never go below a number of at most 0.
  * @param protect - sites that keep float activations, with the reason, beside those the recipe names.
  * @throws {InputError} `input.option` for patterns that match nothing and block sizes no operator takes.
  */
@@ -53,6 +61,7 @@ export function chooseActions(
   sites: readonly OnnxSite[],
   settings: OnnxSettings,
   opsets: (path: string) => number,
+  floors: ReadonlyMap<string, number> = new Map(),
   protect: ReadonlyMap<string, string> = new Map(),
 ): readonly ChosenSite[] {
   const names = sites.map(({ name }) => name);
@@ -68,7 +77,7 @@ export function chooseActions(
     if (site.kind === "conv" && count < SMALL_SHARE * total) {
       return { site, action: smallConv(site, count) };
     }
-    return { site, action: actionOf(site, settings, opsets(site.path), reason) };
+    return { site, action: actionOf(site, settings, opsets(site.path), reason, floors) };
   });
 }
 
@@ -88,7 +97,13 @@ function checkBlock({ block, form }: OnnxSettings): void {
   });
 }
 
-function actionOf(site: OnnxSite, settings: OnnxSettings, opset: number, protectedBy: string | undefined): SiteAction {
+function actionOf(
+  site: OnnxSite,
+  settings: OnnxSettings,
+  opset: number,
+  protectedBy: string | undefined,
+  floors: ReadonlyMap<string, number>,
+): SiteAction {
   const { weight, kind } = site;
   const { dtype, shape } = weight.tensor;
   if (dtype !== "F32" && dtype !== "F16")
@@ -118,22 +133,29 @@ function actionOf(site: OnnxSite, settings: OnnxSettings, opset: number, protect
       return weightOnly(settings, site, opset, "weight-only: its input stands inside a branch, loop or function, where no run shows it");
     if (dtype === "F32") return { kind: "static", scheme: staticScheme(settings) };
   } else if (settings.activation !== "float" && settings.weightBits === 8 && dtype === "F32") {
-    const { activation, unsignedWeights, search } = settings;
-    const perToken = activation === "token" && opset >= 11;
-    const scheme: DynamicScheme = {
-      activation: perToken ? "token" : "tensor",
-      unsignedWeights,
-      perChannel: settings.block !== "tensor",
-      reduced: false,
-      search,
-    };
-    return {
-      kind: "dynamic",
-      scheme,
-      ...(activation === "token" && !perToken && { reason: `one scale a tensor: opset ${opset} has no operators for one a token` }),
-    };
+    return dynamicAction(settings, opset, site.path === "" ? floors.get(site.input) : undefined);
   }
   return weightOnly(settings, site, opset, dtype === "F16" && settings.activation !== "float" ? "weight-only: F16 activations" : undefined);
+}
+
+function dynamicAction(settings: OnnxSettings, opset: number, floor: number | undefined): SiteAction {
+  const { activation, unsignedWeights, search, block } = settings;
+  const perToken = activation === "token" && opset >= TOKEN_OPSET;
+  const scheme: DynamicScheme = {
+    activation: perToken ? "token-range" : "tensor",
+    ...(perToken && floor !== undefined && { floor }),
+    unsignedWeights,
+    perChannel: block !== "tensor",
+    reduced: false,
+    ...(!unsignedWeights && { pairSum: PAIR_SUM }),
+    // A scale that keeps pairs below the limit is found by trying.
+    search: search || !unsignedWeights,
+  };
+  return {
+    kind: "dynamic",
+    scheme,
+    ...(activation === "token" && !perToken && { reason: `one scale a tensor: opset ${opset} has no operators for one a token` }),
+  };
 }
 
 function weightOnly(settings: OnnxSettings, site: OnnxSite, opset: number, reason: string | undefined): SiteAction {
@@ -142,7 +164,8 @@ function weightOnly(settings: OnnxSettings, site: OnnxSite, opset: number, reaso
   const symmetric = settings.symmetric ?? weightBits === 8;
   const size = typeof block === "number" ? block : undefined;
   if (form === "nbits" && size !== undefined) {
-    const accuracy = settings.activation === "tensor" || settings.activation === "token" ? { accuracyLevel: 4 } : {};
+    const isDynamic = settings.activation !== "float" && settings.activation !== "static";
+    const accuracy = isDynamic ? { accuracyLevel: 4 } : {};
     return { kind: "nbits", scheme: { bits: weightBits, block: size, symmetric, search, ...accuracy }, ...why };
   }
   const needed = weightBits === 2 ? 25 : 21;
@@ -244,7 +267,7 @@ export function sitePlanOf({ site, action }: ChosenSite): SitePlan {
       return {
         ...base,
         weight: weight(8, true, { kind: perChannel ? "channel" : "tensor" }),
-        input: { ...weight(8, activation === "token", { kind: activation }), timing: "dynamic" },
+        input: { ...weight(8, activation === "token", { kind: activation === "tensor" ? "tensor" : "token" }), timing: "dynamic" },
         ...reason,
       };
     }

@@ -5,7 +5,7 @@
 import type { OnnxModel } from "../../formats/containers/onnx/model.ts";
 import type { Engine } from "../../model/engines/engine.ts";
 import type { QuantizeOptions } from "../types.ts";
-import type { ChosenSite } from "./actions.ts";
+import type { ChosenSite, SiteAction } from "./actions.ts";
 import { findOnnxSites } from "../../model/onnx/sites.ts";
 import { measureMoments, type Moments } from "./conv-moments.ts";
 import { observeOnnx, type Observed, type ObserveOptions, type OnnxTap } from "./observe.ts";
@@ -49,8 +49,8 @@ export async function decideOnnx(
   let { model, choices } = prepared;
   let smoothed: readonly SmoothedValue[] = [];
   if (settings.smooth && settings.target === "sites") {
-    const quantized = new Map(choices.map(({ site, action }) => [site.name, action.kind]));
-    const groups = smoothGroups(prepared.sites, ({ name }) => quantized.get(name) !== "float");
+    const wanted = new Set(choices.flatMap(({ site, action }) => (isSmoothed(action) ? [site.name] : [])));
+    const groups = smoothGroups(prepared.sites, ({ name }) => wanted.has(name));
     const taps = groups.map((group): OnnxTap => ({ value: group.input, channels: inputChannels(group.sites[0]!), histogram: false }));
     const seen = await observeOnnx(model, samples, taps, runs);
     const result = await smoothModel(model, groups, seen, { alpha: settings.alpha, shift: settings.shift, bits: settings.weightBits });
@@ -76,6 +76,11 @@ export async function decideOnnx(
   const decided: OnnxDecisions = { model, choices, scales, twins, moments, outputs, smoothed, notes };
   if (settings.protect !== "auto") return decided;
   return protectSites(decided, settings, samples, runs);
+}
+
+/** Codes above a fixed floor, a scale a token, stand behind an activation function: factors would move the floor, and such tokens need none. */
+function isSmoothed(action: SiteAction): boolean {
+  return action.kind !== "float" && !(action.kind === "dynamic" && action.scheme.floor !== undefined);
 }
 
 /** The same choices for the sites of a rewritten model: a rewrite keeps their order, and they keep their names. */

@@ -17,6 +17,7 @@ import { findOnnxFile, onnxToModel } from "../../model/sources/onnx.ts";
 import type { Plan, QuantizeOptions } from "../types.ts";
 import { chooseActions, sitePlanOf, type ChosenSite } from "./actions.ts";
 import { foldAffine } from "./fold-affine.ts";
+import { LowerBounds } from "./lower-bound.ts";
 import { foldWeights } from "./fold-weights.ts";
 import { mergeConstants } from "./merge-constants.ts";
 import { isConvolution } from "./protect.ts";
@@ -58,7 +59,10 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
   const model = mergeConstants(whole);
   const sites = findOnnxSites(model);
   const opsets = new Map(bodiesOf(model).map(({ path, opsets: known }) => [path, known.get("") ?? 1]));
-  const choices = settings.target === "sites" ? chooseActions(sites, settings, (path) => opsets.get(path) ?? 1) : [];
+  const choices =
+    settings.target === "sites"
+      ? chooseActions(sites, settings, (path) => opsets.get(path) ?? 1, await floorsOf(model, sites, settings))
+      : [];
   const path = typeof source === "string" ? source : source.graph.name;
   if (settings.target === "sites" && choices.every(({ action }) => action.kind === "float")) {
     const reasons = [...new Set(choices.map(({ action }) => action.reason))].slice(0, 3);
@@ -82,6 +86,19 @@ export async function prepareOnnx(source: string | OnnxModel, options: QuantizeO
     sourceBytes: tensorBytes(opened),
     notes: notesOf(model, settings, folded, choices),
   };
+}
+
+/** Lower bounds of the sites' inputs where they are of use: what SQ-b centres has none. */
+async function floorsOf(model: OnnxModel, sites: readonly OnnxSite[], settings: OnnxSettings): Promise<ReadonlyMap<string, number>> {
+  const { activation, smooth, shift } = settings;
+  const floors = new Map<string, number>();
+  if (activation !== "token" || (smooth && shift)) return floors;
+  const bounds = new LowerBounds(model);
+  for (const { input, kind, path } of sites) {
+    const floor = kind === "linear" && path === "" ? await bounds.of(input) : undefined;
+    if (floor !== undefined) floors.set(input, floor);
+  }
+  return floors;
 }
 
 async function openClosed(path: string): Promise<OnnxModel> {

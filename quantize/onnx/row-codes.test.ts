@@ -74,3 +74,16 @@ test("codes are packed first in the low bits, a row's last byte filled", () => {
   expect([...packRows(Uint8Array.of(1, 2, 3, 4, 5, 6), 3, 4, 8)]).toEqual([0x21, 0x83, 0x54, 0x86]);
   expect([...packRows(Uint8Array.of(1, 2, 3, 0), 4, 2, 0)]).toEqual([0b00111001]);
 });
+
+test("neighbours never add up to more than the limit, and free codes within it stay as they are", () => {
+  const limit = { sum: 160, width: 6 };
+  const scheme = { bits: 8, group: 6, dialect: "absmax", search: false } as const;
+  const row = Float32Array.of(127, 120, -127, 10, -100, -90);
+  const { codes, zeros } = quantizeRows(row, 1, 6, { ...scheme, pairs: limit });
+  const signed = [...codes].map((code) => code - zeros[0]!);
+  expect([signed[0]! + signed[1]!, signed[4]! + signed[5]!]).toEqual([160, -160]);
+  expect(signed.slice(2, 4)).toEqual([-127, 10]);
+  // The nearest point of the limit: both move by half of the excess, 87 and 30.
+  expect([84, 83]).toContain(signed[0]);
+  expect(signed.slice(4)).toEqual([-85, -75]);
+});

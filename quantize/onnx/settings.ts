@@ -124,9 +124,7 @@ function intBits(name: string): { readonly weight: 2 | 4 | 8; readonly activatio
 function activationOf(scheme: ReadonlyMap<SchemeKeyName, string>, bits: 8 | undefined): OnnxSettings["activation"] {
   const asked = scheme.get("act");
   if (bits === undefined) return asked === "static" ? "static" : "float";
-  if (asked === "static" || asked === "token" || asked === "tensor") return asked;
-  if (asked === "dynamic") return "token";
-  return "token";
+  return asked === "static" || asked === "tensor" ? asked : "token";
 }
 
 /** Whether the recipe looks at activations. */

@@ -5,26 +5,35 @@
 import type { OnnxNode } from "../../../formats/containers/onnx/model.ts";
 import type { OnnxSite } from "../../../model/onnx/site.ts";
 import { MICROSOFT } from "../edits.ts";
-import { floats, integer, int64s, makeNode } from "../nodes.ts";
+import { makeNode } from "../nodes.ts";
 import { DONE, floatAttribute, matrixProblem, refuse, type RewriteContext, type RewriteOutcome } from "./context.ts";
 import { storeAxisWeight, type StoredWeight } from "./stored-weight.ts";
+import { tokenProduct, type TokenRange } from "./tokens.ts";
 import { nodeName, withBias } from "./weight-only.ts";
 
 /** How a product becomes an integer product. */
 export interface DynamicScheme {
-  /** One scale an input, or one a token: slower, and what outliers of single tokens ask for. */
-  readonly activation: "tensor" | "token";
+  /**
+   * One scale an input, or one a token: slower, and what outliers of single tokens ask for. A token's codes lie around zero (`token`) or from
+   * its least to its largest value (`token-range`).
+   */
+  readonly activation: "tensor" | "token" | "token-range";
+  /** Scales a token: what the input never goes below, at most 0. */
+  readonly floor?: number;
   readonly unsignedWeights: boolean;
   readonly perChannel: boolean;
   /** 7-bit weights, see {@link AxisWeightScheme}. */
   readonly reduced: boolean;
+  /** Signed weights: see {@link AxisWeightScheme}; codes of tokens then end where no pair of products leaves 16 bits. */
+  readonly pairSum?: number;
   readonly search: boolean;
 }
 
 /** First opset with DynamicQuantizeLinear. */
 const DYNAMIC_OPSET = 11;
-/** Reduce operators take their axes as an input from here on (ReduceMax; ReduceSum did earlier). */
-const REDUCE_INPUT_OPSET = 18;
+const MAX_CODE = 255;
+/** Largest sum that 16 signed bits hold. */
+const MAX_PAIR = 2 ** 15 - 1;
 
 /**
  * MatMul, Gemm, FusedMatMul → DynamicQuantizeLinear, MatMulInteger, and the scales behind it: the graph that onnxruntime's own
@@ -36,9 +45,10 @@ export function rewriteDynamic(context: RewriteContext, site: OnnxSite, scheme: 
   if (problem !== undefined) return refuse(problem);
   if (site.weight.tensor.dtype !== "F32") return refuse(`its weight is ${site.weight.tensor.dtype}; DynamicQuantizeLinear takes F32 only`);
   const opset = context.opset(site.path);
-  if (scheme.activation === "token" && opset < DYNAMIC_OPSET)
-    return refuse(`scales a token need opset ${DYNAMIC_OPSET}, the model has ${opset}`);
+  const perToken = scheme.activation !== "tensor";
+  if (perToken && opset < DYNAMIC_OPSET) return refuse(`scales a token need opset ${DYNAMIC_OPSET}, the model has ${opset}`);
   const { edits } = context;
+  const range = rangeOf(scheme);
   const stored = storeAxisWeight(
     context,
     site,
@@ -50,6 +60,8 @@ export function rewriteDynamic(context: RewriteContext, site: OnnxSite, scheme: 
       search: scheme.search,
       reduced: scheme.reduced,
       asFactor: true,
+      ...(scheme.pairSum !== undefined && !scheme.unsignedWeights && { pairSum: scheme.pairSum }),
+      ...(perToken && range.kind === "full" && { sums: true }),
     },
     floatAttribute(site, "alpha", 1),
   );
@@ -62,23 +74,26 @@ export function rewriteDynamic(context: RewriteContext, site: OnnxSite, scheme: 
     ]);
     return DONE;
   }
-  const nodes =
-    scheme.activation === "token"
-      ? tokenProduct(context, site, quantizeTokens(context, site, opset), stored, product)
-      : integerProduct(context, site, quantizeTensor(context, site), stored, product);
+  const nodes = perToken
+    ? tokenProduct(context, site, stored, { range, top: topCode(scheme), output: product })
+    : integerProduct(context, site, quantizeTensor(context, site), stored, product);
   edits.replace(site.path, site.index, [...nodes, ...bias]);
   return DONE;
+}
+
+function rangeOf({ activation, floor }: DynamicScheme): TokenRange {
+  if (activation !== "token-range") return { kind: "symmetric" };
+  return floor === undefined ? { kind: "full" } : { kind: "above", floor };
+}
+
+function topCode({ unsignedWeights, pairSum }: DynamicScheme): number {
+  return unsignedWeights || pairSum === undefined ? MAX_CODE : Math.min(MAX_CODE, Math.floor(MAX_PAIR / pairSum));
 }
 
 interface QuantizedInput {
   readonly codes: string;
   readonly scale: string;
   readonly zero: string;
-}
-
-interface TokenInput extends QuantizedInput {
-  /** Constant 1. */
-  readonly one: string;
 }
 
 function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxSite): QuantizedInput {
@@ -90,38 +105,6 @@ function quantizeTensor({ edits }: RewriteContext, { path, index, input }: OnnxS
     };
     edits.before(path, index, [makeNode("DynamicQuantizeLinear", [input], [names.codes, names.scale, names.zero])]);
     return names;
-  });
-}
-
-/** u8 codes around 128, scale max|x| / 127 of each token; the rounding itself is left to a QuantizeLinear of scale 1. */
-function quantizeTokens({ edits }: RewriteContext, { path, index, input }: OnnxSite, opset: number): TokenInput {
-  return edits.share(["tokens", path, input], () => {
-    const constants = edits.share(["token constants", path], () => ({
-      zero: edits.constant(path, "token_zero_point", integer("U8", 128)),
-      levels: edits.constant(path, "token_levels", floats([127])),
-      floor: edits.constant(path, "token_floor", floats([2 ** -100])),
-      one: edits.constant(path, "token_one", floats([1])),
-      axes: opset >= REDUCE_INPUT_OPSET ? edits.constant(path, "token_axes", int64s([-1])) : undefined,
-    }));
-    const name = (part: string): string => edits.fresh(`${input}_${part}`);
-    const [high, low, negative, held] = [name("high"), name("low"), name("negative"), name("held")];
-    const [inverse, scale, spread, codes] = [name("inverse"), name("token_scale"), name("spread"), name("quantized")];
-    const reduce = (op: string, output: string): OnnxNode =>
-      constants.axes === undefined
-        ? makeNode(op, [input], [output], { axes: [-1], keepdims: 1 })
-        : makeNode(op, [input, constants.axes], [output], { keepdims: 1 });
-    edits.before(path, index, [
-      reduce("ReduceMax", high),
-      reduce("ReduceMin", low),
-      makeNode("Neg", [low], [negative]),
-      // A token of zeros must not be divided by zero.
-      makeNode("Max", [high, negative, constants.floor], [held]),
-      makeNode("Div", [constants.levels, held], [inverse]),
-      makeNode("Div", [held, constants.levels], [scale]),
-      makeNode("Mul", [input, inverse], [spread]),
-      makeNode("QuantizeLinear", [spread, constants.one, constants.zero], [codes]),
-    ]);
-    return { codes, scale, zero: constants.zero, one: constants.one };
   });
 }
 
@@ -141,24 +124,5 @@ function integerProduct(
     makeNode("Cast", [sums], [wide], { to: 1 }),
     makeNode("Mul", [input.scale, weight.scale], [scale]),
     makeNode("Mul", [wide, scale], [product]),
-  ];
-}
-
-/**
- * com.microsoft::MatMulIntegerToFloat with activation scale 1 → · scale of each token. (MatMulInteger, Cast and Mul with a scale a
- * token would be fused to the same operator with the first token's scale for all.)
- */
-function tokenProduct(
-  { edits }: RewriteContext,
-  site: OnnxSite,
-  input: TokenInput,
-  weight: StoredWeight,
-  product: string,
-): readonly OnnxNode[] {
-  const unscaled = edits.fresh(`${site.output}_unscaled`);
-  const inputs = [input.codes, weight.codes, input.one, weight.scale, input.zero, ...(weight.zero === undefined ? [] : [weight.zero])];
-  return [
-    { ...makeNode("MatMulIntegerToFloat", inputs, [unscaled], {}, MICROSOFT), name: nodeName(site) },
-    makeNode("Mul", [unscaled, input.scale], [product]),
   ];
 }
