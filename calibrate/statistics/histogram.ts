@@ -20,7 +20,7 @@ import {
   startHistogramAt,
   type FloatBins,
 } from "../../kernels/float-histogram/float-histogram.ts";
-import { threadWorkspace } from "../../kernels/load-wasm.ts";
+import { createWorkspace, type Workspace } from "../../kernels/load-wasm.ts";
 import { floatsOf } from "../../model/host-tensor.ts";
 import type { Statistic } from "../statistic.ts";
 
@@ -50,6 +50,7 @@ export const histogram: Statistic<Float64Array> = {
 
 /** Values copied to the kernel at a time: few enough to stay in the nearest caches. */
 const TILE = 16384;
+let workspace: Workspace | undefined;
 
 /**
  * Add values to a histogram and find their extrema, in one reading of memory.
@@ -59,7 +60,7 @@ const TILE = 16384;
  */
 export function countValues(values: Float32Array, counts: Float64Array): { readonly min: number; readonly max: number } {
   if (values.length === 0) return { min: Infinity, max: -Infinity };
-  const workspace = threadWorkspace();
+  workspace ??= createWorkspace(4, { shared: false });
   const mark = workspace.mark();
   try {
     const [tile, state, sums] = [workspace.take(4 * TILE), workspace.take(histogramStateBytes(BINS)), workspace.take(8 * HISTOGRAM_BINS)];

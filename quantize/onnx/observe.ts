@@ -73,52 +73,44 @@ export async function observeOnnx(
 interface TapParts {
   readonly min: string;
   readonly max: string;
-  /** Of all values: NaN or infinite when one of them is. */
+  /** Of the same values: NaN or infinite when one of them is. */
   readonly sum: string;
 }
 
-/** First opsets whose axes may count from the end; whose Unsqueeze takes them as an input; whose ReduceMin and ReduceMax do. */
+/** First opset whose axes may count from the end. */
 const FROM_END_OPSET = 11;
-const UNSQUEEZE_INPUT_OPSET = 13;
-const REDUCE_INPUT_OPSET = 18;
+/** First opset of an operator that takes its axes as an input. */
+const AXES_INPUT_OPSET = { Unsqueeze: 13, ReduceSum: 13, ReduceMin: 18, ReduceMax: 18 } as const;
 
 /**
- * Add the reductions of a tap. Channels are reduced over the axis before the last alone: onnxruntime does that with vector instructions
- * where axes lead it, and one value at a time where none does; what is left of the leading axes is little.
+ * Add the reductions of a tap: over the axis before the last for channels, else over all but the first. onnxruntime does that with
+ * vector instructions and in threads where axes lead the reduced one, and one value at a time where none does; what is left of the
+ * leading axes is little.
  */
 function reduceTap(edits: OnnxEdits, { value, channels }: OnnxTap, producer: number | undefined): TapParts {
   const opset = edits.model.opsets.get("") ?? 1;
   const name = (part: string): string => edits.fresh(`${value}_${part}`);
   const constant = (numbers: readonly number[]): string =>
     edits.share(["tap", numbers], () => edits.constant("", `tap_${numbers.join("_")}`, int64s(numbers)));
-  const along = (
-    op: string,
-    from: string,
-    output: string,
-    axis: number,
-    inputOpset: number,
-    attributes: Record<string, number>,
-  ): OnnxNode =>
-    opset >= inputOpset
+  const along = (op: string, [from, output]: readonly [string, string], axis: number, inputOpset: number): OnnxNode => {
+    const attributes = op === "Unsqueeze" ? {} : { keepdims: 0 };
+    return opset >= inputOpset
       ? makeNode(op, [from, constant([axis])], [output], attributes)
       : makeNode(op, [from], [output], { axes: [axis], ...attributes });
-  const parts: TapParts = { min: name("min"), max: name("max"), sum: name("sum") };
-  const nodes: OnnxNode[] = [];
-  const reduced = [
-    ["ReduceMin", parts.min],
-    ["ReduceMax", parts.max],
-  ] as const;
+  };
   const rows = name("rows");
-  if (channels === undefined || opset < FROM_END_OPSET) {
-    nodes.push(makeNode("Reshape", [value, constant(channels === undefined ? [-1] : [-1, channels])], [rows]));
-    for (const [op, output] of reduced) nodes.push(along(op, rows, output, 0, REDUCE_INPUT_OPSET, { keepdims: 0 }));
-  } else {
-    // So that a vector has rows, too.
-    nodes.push(along("Unsqueeze", value, rows, 0, UNSQUEEZE_INPUT_OPSET, {}));
-    for (const [op, output] of reduced) nodes.push(along(op, rows, output, -2, REDUCE_INPUT_OPSET, { keepdims: 0 }));
-  }
-  // Without axes: over everything, in every opset.
-  nodes.push(makeNode("ReduceSum", [rows], [parts.sum], { keepdims: 0 }));
+  const parts: TapParts = { min: name("min"), max: name("max"), sum: name("sum") };
+  const isFlat = channels !== undefined && opset < FROM_END_OPSET;
+  const axis = channels === undefined ? 1 : isFlat ? 0 : -2;
+  const nodes = [
+    channels !== undefined && !isFlat
+      ? // So that a vector has rows, too.
+        along("Unsqueeze", [value, rows], 0, AXES_INPUT_OPSET.Unsqueeze)
+      : makeNode("Reshape", [value, constant(isFlat ? [-1, channels] : [0, -1])], [rows]),
+    along("ReduceMin", [rows, parts.min], axis, AXES_INPUT_OPSET.ReduceMin),
+    along("ReduceMax", [rows, parts.max], axis, AXES_INPUT_OPSET.ReduceMax),
+    along("ReduceSum", [rows, parts.sum], axis, AXES_INPUT_OPSET.ReduceSum),
+  ];
   if (producer === undefined) edits.before("", 0, nodes);
   else edits.after("", producer, nodes);
   return parts;
@@ -150,13 +142,17 @@ class ExtremaFold implements Fold {
   }
 
   update(values: Values): void {
-    const [low, high, sum] = this.outputs.map((name) => floatsOf(values[name]!, `value ${this.value}`));
-    if (!Number.isFinite(sum![0])) throw notFinite(this.value);
-    const channels = this.#min.length;
-    for (let row = 0; row < low!.length; row += channels) {
+    const [low, high, sums] = this.outputs.map((name) => floatsOf(values[name]!, `value ${this.value}`)) as [
+      Float32Array,
+      Float32Array,
+      Float32Array,
+    ];
+    const [min, max, channels] = [this.#min, this.#max, this.#min.length];
+    for (let i = 0; i < sums.length; i++) if (!Number.isFinite(sums[i])) throw notFinite(this.value);
+    for (let row = 0; row < low.length; row += channels) {
       for (let c = 0; c < channels; c++) {
-        if (low![row + c]! < this.#min[c]!) this.#min[c] = low![row + c]!;
-        if (high![row + c]! > this.#max[c]!) this.#max[c] = high![row + c]!;
+        if (low[row + c]! < min[c]!) min[c] = low[row + c]!;
+        if (high[row + c]! > max[c]!) max[c] = high[row + c]!;
       }
     }
   }
