@@ -78,8 +78,8 @@ test("codes are packed first in the low bits, a row's last byte filled", () => {
 test("neighbours never add up to more than the limit, and free codes within it stay as they are", () => {
   const limit = { sum: 160, width: 6 };
   const scheme = { bits: 8, group: 6, dialect: "absmax", search: false } as const;
-  const row = Float32Array.of(127, 120, -127, 10, -100, -90);
-  const { codes, zeros } = quantizeRows(row, 1, 6, { ...scheme, pairs: limit });
+  const neighbours = Float32Array.of(127, 120, -127, 10, -100, -90);
+  const { codes, zeros } = quantizeRows(neighbours, 1, 6, { ...scheme, pairs: limit });
   const signed = [...codes].map((code) => code - zeros[0]!);
   expect([signed[0]! + signed[1]!, signed[4]! + signed[5]!]).toEqual([160, -160]);
   expect(signed.slice(2, 4)).toEqual([-127, 10]);
