@@ -6,6 +6,7 @@ import type { OnnxModel, OnnxNode } from "../../formats/containers/onnx/model.ts
 import { readFloat32 } from "../../formats/containers/onnx/tensor.ts";
 import { bodiesOf } from "../../model/onnx/bodies.ts";
 import { ConstantResolver } from "../../model/onnx/resolve.ts";
+import { MICROSOFT } from "./edits.ts";
 
 /** Minima, rounded down, of x·Φ(x) (and of its tanh form), of x·σ(x), of x·relu6(x + 3)/6 and of x·tanh(softplus(x)). */
 const GELU_MIN = -0.1705;
@@ -46,7 +47,7 @@ export class LowerBounds {
   async of(value: string): Promise<number | undefined> {
     let node = this.#producers.get(value);
     for (let i = 0; i < MAX_MOVES && node !== undefined && MOVES.has(node.op); i++) node = this.#producers.get(node.inputs[0]!);
-    if (node === undefined) return undefined;
+    if (node === undefined || (node.domain !== "" && node.domain !== MICROSOFT)) return undefined;
     const known = FLOORS.get(node.op);
     if (known !== undefined) return node.op === "Swish" && node.attributes.has("alpha") ? undefined : known;
     return node.op === "Mul" ? this.#gated(node) : undefined;
