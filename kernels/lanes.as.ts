@@ -49,3 +49,12 @@ export function addRun(total: usize, p: usize, scale: f32): void {
   const sum = f64x2.extract_lane(pairs, 0) + f64x2.extract_lane(pairs, 1);
   store<f64>(total, load<f64>(total) + sum * (<f64>scale * <f64>scale));
 }
+
+/** Eight codes of `bits` bits, a byte each, as 8 · `bits` bits without gaps: neighbours are joined three times. */
+// @ts-ignore: decorator
+@inline
+export function joinEight(codes: u64, bits: u64): u64 {
+  const pairs = (codes & 0x00ff00ff00ff00ff) | ((codes & 0xff00ff00ff00ff00) >> (8 - bits));
+  const quads = (pairs & 0x0000ffff0000ffff) | ((pairs & 0xffff0000ffff0000) >> (16 - 2 * bits));
+  return (quads & 0xffffffff) | ((quads >> 32) << (4 * bits));
+}

@@ -1,4 +1,5 @@
 // Codes to bit streams and back. AssemblyScript, not TypeScript.
+import { joinEight } from "../lanes.as";
 import { INT, bits, kind } from "./state.as";
 
 /** One row of codes to a bit stream of `stride` bytes. */
@@ -19,13 +20,10 @@ export function packRow(x: usize, cols: i32, at: usize, stride: i32): void {
       at += 16;
     }
   } else if (bits < 8) {
-    // Eight codes become `bits` bytes by joining neighbours three times; what the store writes too much is written again.
+    // Eight codes become `bits` bytes; what the store writes too much is written again.
     const masks: u64 = <u64>mask * 0x0101010101010101;
     for (; c + 8 <= cols; c += 8) {
-      let u = load<u64>(x) & masks;
-      u = (u & 0x00ff00ff00ff00ff) | ((u & 0xff00ff00ff00ff00) >> (8 - bits));
-      u = (u & 0x0000ffff0000ffff) | ((u & 0xffff0000ffff0000) >> (16 - 2 * bits));
-      store<u64>(at, (u & 0xffffffff) | ((u >> 32) << (4 * bits)));
+      store<u64>(at, joinEight(load<u64>(x) & masks, bits));
       x += 8;
       at += bits;
     }

@@ -1,4 +1,5 @@
 // WASM SIMD twin of pack-rows.ts. AssemblyScript, not TypeScript.
+import { joinEight } from "../lanes.as";
 
 /** Signed codes at `x`, one byte each, to `rows` bit streams of `stride` bytes at `out`. */
 export function packRows(x: usize, rows: i32, cols: i32, bits: i32, out: usize, stride: i32): void {
@@ -32,13 +33,10 @@ export function packRows(x: usize, rows: i32, cols: i32, bits: i32, out: usize, 
         at += 16;
       }
     } else {
-      // Eight codes become `bits` bytes by joining neighbours three times. The store is wider; what it writes too much
+      // Eight codes become `bits` bytes. The store is wider; what it writes too much
       // is written again by what follows, and the last one ends in the slack every region has.
       for (; c + 8 <= cols; c += 8) {
-        let u = (load<u64>(x) & masks) ^ offsets;
-        u = (u & 0x00ff00ff00ff00ff) | ((u & 0xff00ff00ff00ff00) >> (8 - bits));
-        u = (u & 0x0000ffff0000ffff) | ((u & 0xffff0000ffff0000) >> (16 - 2 * bits));
-        store<u64>(at, (u & 0xffffffff) | ((u >> 32) << (4 * bits)));
+        store<u64>(at, joinEight((load<u64>(x) & masks) ^ offsets, bits));
         x += 8;
         at += bits;
       }

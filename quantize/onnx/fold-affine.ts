@@ -171,8 +171,7 @@ function normalization(node: OnnxNode, channels: number, resolver: ConstantResol
 function liesAlongChannels({ dtype, shape }: OnnxTensor, site: OnnxSite): boolean {
   const rank = site.weight.tensor.shape.length;
   if (dtype !== "F32" || shape.length > rank) return false;
-  const channelAxis = site.op === "Gemm" ? 1 : 1 - rank + shape.length;
-  const axis = site.op === "Gemm" ? shape.length - 1 : channelAxis;
+  const axis = site.op === "Gemm" ? shape.length - 1 : shape.length - rank + 1;
   return shape.every((size, i) => size === 1 || (i === axis && size === channelsOf(site)));
 }
 

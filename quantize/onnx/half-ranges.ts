@@ -97,10 +97,11 @@ export async function measureHalfRanges(
     else edits.after("", producer, nodes);
     outputs.set(output, value);
   }
+  const measurable = new Set(values);
   const sums = new Map<string, OnnxNode>();
   for (const [index, node] of model.graph.nodes.entries()) {
     const rule = node.domain === "" ? SUMS.get(node.op) : undefined;
-    if (rule === undefined || !values.includes(node.inputs[0]!)) continue;
+    if (rule === undefined || !measurable.has(node.inputs[0]!)) continue;
     const sum = edits.fresh(`${node.outputs[0]!}_sum`);
     const { nodes, output } = maximum(sum);
     edits.after("", index, [...summing(node, rule.op, sum), ...nodes]);

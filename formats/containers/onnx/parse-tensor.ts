@@ -9,7 +9,7 @@ import { FormatError, UnsupportedError } from "../../../core/errors.ts";
 import { TENSOR_PROTO } from "./fields.ts";
 import { dtypeOfId, onnxBits, onnxByteLength, type OnnxDType } from "./dtypes.ts";
 import type { ExternalFiles } from "./external.ts";
-import { parseEntries } from "./parse-entries.ts";
+import { parseEntries, parseMetadata } from "./parse-entries.ts";
 import { FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, type Range, type WireField, type WireReader } from "./wire.ts";
 import { unpackNumbers } from "./numbers.ts";
 import { makeStringTensor, type OnnxTensor } from "./tensor.ts";
@@ -103,13 +103,13 @@ export function parseTensor(context: TensorContext, range: Range, what = "a tens
   const extras = {
     ...(name !== undefined && { name }),
     ...(docString !== undefined && { docString }),
-    ...parseEntries(reader, fields, TENSOR_PROTO.metadataProps, "metadata"),
+    ...parseMetadata(reader, fields, TENSOR_PROTO.metadataProps),
     ...(unknownFields && { unknownFields }),
   };
   if (isExternal) {
     if (storage !== undefined) refuse(`is external and has ${storage} as well`);
     if (dtype === "STRING") refuse("is external and of type STRING");
-    const { entries } = parseEntries(reader, fields, TENSOR_PROTO.externalData, "entries") as { entries?: ReadonlyMap<string, string> };
+    const entries = parseEntries(reader, fields, TENSOR_PROTO.externalData);
     return { ...context.external.place(name ?? what, entries ?? new Map(), dtype, shape), ...extras };
   }
   if (dtype === "STRING") {

@@ -18,7 +18,7 @@ import {
 } from "./fields.ts";
 import type { OnnxFunction, OnnxGraph, OnnxModel, OnnxNode, OnnxQuantizationAnnotation, OnnxSparseTensor, OnnxValueInfo } from "./model.ts";
 import { parseAttribute } from "./parse-attribute.ts";
-import { parseEntries } from "./parse-entries.ts";
+import { parseEntries, parseMetadata } from "./parse-entries.ts";
 import { parseTensor, type TensorContext } from "./parse-tensor.ts";
 import type { OnnxTensor } from "./tensor.ts";
 import { decodeTypeProto } from "./type-proto.ts";
@@ -53,7 +53,7 @@ export function parseModel(context: TensorContext): OnnxModel {
     opsets: parser.opsets(fields, MODEL_PROTO.opsetImport),
     graph: parser.graph(graph, 0),
     functions: fields.filter(({ number }) => number === MODEL_PROTO.functions).map((field) => parser.function(field)),
-    ...parseEntries(reader, fields, MODEL_PROTO.metadataProps, "metadata"),
+    ...parseMetadata(reader, fields, MODEL_PROTO.metadataProps),
     ...(unknownFields && { unknownFields }),
   };
 }
@@ -127,7 +127,7 @@ export class Parser {
       ...(valueInfos.length > 0 && { valueInfos }),
       ...(annotations.length > 0 && { quantizationAnnotations: annotations }),
       ...this.text(fields, GRAPH_PROTO.docString, "docString"),
-      ...parseEntries(reader, fields, GRAPH_PROTO.metadataProps, "metadata"),
+      ...parseMetadata(reader, fields, GRAPH_PROTO.metadataProps),
       ...(unknownFields && { unknownFields }),
     };
   }
@@ -152,7 +152,7 @@ export class Parser {
       opsets: this.opsets(fields, FUNCTION_PROTO.opsetImport),
       ...(valueInfos.length > 0 && { valueInfos }),
       ...this.text(fields, FUNCTION_PROTO.docString, "docString"),
-      ...parseEntries(reader, fields, FUNCTION_PROTO.metadataProps, "metadata"),
+      ...parseMetadata(reader, fields, FUNCTION_PROTO.metadataProps),
       ...(unknownFields && { unknownFields }),
     };
   }
@@ -189,7 +189,7 @@ export class Parser {
       outputs,
       attributes: map,
       ...this.text(fields, NODE_PROTO.docString, "docString"),
-      ...parseEntries(reader, fields, NODE_PROTO.metadataProps, "metadata"),
+      ...parseMetadata(reader, fields, NODE_PROTO.metadataProps),
       ...(unknownFields && { unknownFields }),
     };
   }
@@ -201,7 +201,7 @@ export class Parser {
     const type = single(reader, fields, VALUE_INFO_PROTO.type, `the type of ${JSON.stringify(name)}`);
     const extras = {
       ...this.text(fields, VALUE_INFO_PROTO.docString, "docString"),
-      ...parseEntries(reader, fields, VALUE_INFO_PROTO.metadataProps, "metadata"),
+      ...parseMetadata(reader, fields, VALUE_INFO_PROTO.metadataProps),
       ...(unknownFields && { unknownFields }),
     };
     if (type === undefined) return { name, ...extras };
@@ -263,12 +263,7 @@ export class Parser {
   #annotation(range: Range): OnnxQuantizationAnnotation {
     const { fields, unknownFields } = this.#reader.message(range, TENSOR_ANNOTATION_PROTO);
     const { tensorName = "" } = this.text(fields, TENSOR_ANNOTATION_PROTO.tensorName, "tensorName");
-    const { parameters = new Map<string, string>() } = parseEntries(
-      this.#reader,
-      fields,
-      TENSOR_ANNOTATION_PROTO.quantParameterTensorNames,
-      "parameters",
-    );
+    const parameters = parseEntries(this.#reader, fields, TENSOR_ANNOTATION_PROTO.quantParameterTensorNames) ?? new Map<string, string>();
     return { tensor: tensorName, parameters, ...(unknownFields && { unknownFields }) };
   }
 }
